@@ -1,0 +1,13 @@
+"""The command line. With no argument it is the job: see `job` for a run from beginning to end."""
+
+import sys
+
+from app.signals import Stop
+
+if __name__ == "__main__":
+    stop = Stop()
+    stop.install()  # before the slow imports: PID 1 of a container is deaf to signals until then
+
+    from app.commands import main
+
+    sys.exit(main(sys.argv[1:], stop))

@@ -1,0 +1,31 @@
+"""The arguments of the command line."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from app import __version__
+from app.exits import ExitCode
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(ExitCode.USAGE, f"{self.prog}: {message}\n")
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command and its options. Exits by itself after --help and --version, and with 64 on bad usage."""
+    parser = _Parser(
+        prog="python -m app",
+        description="Expires overdue exams through Proctor and prints each of them as a row of a CSV on stdout, or in"
+        " OUTPUT_DIR. Without a command, it does so. Settings come from the environment, secret files and .env.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    commands.add_parser("check", help="prove settings, output, token and endpoint without expiring anything")
+    demo = commands.add_parser("demo", help="run against an embedded Proctor on this machine; needs no settings")
+    demo.add_argument("--exams", type=int, default=250, metavar="N", help="how many overdue exams (default: 250)")
+    demo.add_argument("--faults", action="store_true", help="with a 503, an expired token and a lost answer on the way")
+    return parser.parse_args(arguments)

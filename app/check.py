@@ -1,0 +1,80 @@
+"""Proves settings, output, token and endpoint, one line each, without expiring anything and without leaving a file."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryFile
+
+from app.auth import Tokens
+from app.exits import ExitCode, Failure, OutputFailed, Refused, Unavailable
+from app.job import still_waiting
+from app.proctor import Proctor, TokenRejected
+from app.report import unusable
+from app.settings import NAMES, Configuration
+from app.signals import Interrupted, Stop
+from app.transport import Transient, Transport
+
+
+def check(configuration: Configuration, stop: Stop) -> int:
+    """Print a checklist on stdout; return the exit code of the first thing that is wrong."""
+    for name in NAMES:
+        print(f"        {name:<20} {configuration.shown(name)}  [{configuration.sources[name]}]")
+    for warning in configuration.warnings:
+        print(f"WARNING {warning}")
+    for problem in configuration.problems:
+        print(f"FAILED  {problem}")
+    if configuration.problems:
+        return ExitCode.CONFIGURATION
+
+    settings = replace(configuration.settings(), max_attempts=1)
+    transport = Transport(settings, still_waiting)
+    tokens = Tokens(settings, transport, stop.wait)
+    proctor = Proctor(settings, transport)
+    try:
+        with stop.interruptible(after=1):
+            print("ok      settings", flush=True)
+            output = _step("output", lambda: _prove_output(settings.output_dir))
+            token = _step("token", lambda: _said(tokens.get(), f"given out by {settings.auth_url}"))
+            if token:
+                return output or token
+            endpoint = _step("endpoint", lambda: _prove_endpoint(proctor, tokens.get(), settings.expire_url))
+            return output or endpoint
+    except Interrupted:
+        return 128 + (stop.signum or 0)
+
+
+def _step(what: str, prove: Callable[[], str]) -> int:
+    try:
+        print(f"ok      {what}: {prove()}", flush=True)
+    except Failure as failure:
+        print(f"FAILED  {what}: {failure}", flush=True)
+        return failure.code
+    return ExitCode.OK
+
+
+def _said(_proof: object, sentence: str) -> str:
+    return sentence
+
+
+def _prove_output(directory: Path | None) -> str:
+    if not directory:
+        return "the CSV goes to stdout"
+    try:
+        with TemporaryFile(dir=directory) as file:
+            file.write(b"x")
+    except OSError as error:
+        raise OutputFailed(unusable(directory, error)) from None
+    return f"{directory} can be written"
+
+
+def _prove_endpoint(proctor: Proctor, token: str, url: str) -> str:
+    try:
+        proctor.probe(token)
+    except Transient as reason:
+        raise Unavailable(f"{reason}. Check that Proctor is up and reached from here.") from None
+    except TokenRejected:
+        raise Refused(
+            f"{url} answered 401 to a token that is new. Check that AUTH_URL (with its realm) and the credentials are"
+            " the ones for this Proctor."
+        ) from None
+    return f"{url} is there and takes the token (CLIENT_NAME itself is only proven by a run)"

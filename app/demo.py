@@ -1,0 +1,31 @@
+"""The job against an embedded Proctor, for a first look."""
+
+import logging
+import os
+from pathlib import Path
+
+from app import logs, settings
+from app.job import run
+from app.logs import event
+from app.signals import Stop
+from app.simulator import Simulator, World
+
+
+def demo(exams: int, faults: bool, stop: Stop) -> int:
+    """Expire `exams` made-up exams over real HTTP on loopback, CSV to stdout; return the exit code."""
+    nowhere = Path(os.devnull)
+    script = ["ok", "503", "401", "reset-after"] if faults else []
+    with Simulator(World(exams=exams, faults=script)) as simulator:
+        log_settings = {name: os.environ[name] for name in ("LOG_LEVEL", "LOG_FORMAT") if name in os.environ}
+        configuration = settings.read(
+            simulator.settings() | {"MAX_WAIT": "1"} | log_settings, secrets_dir=nowhere, dotenv=nowhere / "none"
+        )
+        logs.configure(configuration.values["LOG_LEVEL"], configuration.values["LOG_FORMAT"])
+        os.environ["NO_PROXY"] = "*"
+        event(
+            logging.WARNING,
+            "demo",
+            f"This is a demonstration: the {exams:,} exams are made up, and the Proctor is one of this program's own,"
+            f" at {simulator.url}.",
+        )
+        return run(configuration.settings(), stop)

@@ -1,0 +1,131 @@
+"""The loop: calls strictly one after the other until Proctor has no more, each answer written before the next call."""
+
+import logging
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from app.auth import Tokens
+from app.exits import Outcome, Refused, TooManyLost, Unavailable
+from app.logs import event, timestamp
+from app.proctor import Batch, Exam, Lost, Proctor, TokenRejected, Window
+from app.report import Report
+from app.retries import retrying
+from app.settings import Settings
+from app.signals import Interrupted, Stop
+from app.summary import Summary
+from app.transport import Transient
+
+_PROGRESS_EVERY = 5.0
+_ODDITIES_WARNED_OF = 20
+
+
+class _TimeIsUp(Exception):
+    """MAX_RUNTIME has passed."""
+
+
+def expire_all(
+    settings: Settings, tokens: Tokens, proctor: Proctor, *, report: Report, summary: Summary, stop: Stop
+) -> Outcome:
+    """Call Proctor until nothing is left, or until it says "more" but brings nothing new.
+
+    Raises:
+        Interrupted: a signal came; the rows of every answer received are written.
+        Failure: the run cannot go on; the rows of every answer received are written, to stderr where need be.
+    """
+    deadline = time.monotonic() + (settings.max_runtime or float("inf"))
+
+    def attempt() -> Batch:
+        stop.check()
+        if time.monotonic() >= deadline:
+            raise _TimeIsUp
+        return _call(settings, tokens, proctor, summary, stop)
+
+    def sleep(seconds: float) -> None:
+        stop.wait(max(min(seconds, deadline - time.monotonic()), 0))
+
+    previous: set[Exam] = set()
+    warned: set[str] = set()
+    progress_at = time.monotonic() + _PROGRESS_EVERY
+    while True:
+        try:
+            batch = retrying(f"Call {summary.calls + 1}", settings, sleep, summary.count_retry)(attempt)
+        except _TimeIsUp:
+            return Outcome.TIME_LIMIT
+        except Transient as reason:
+            raise Unavailable(
+                f"Proctor was tried {settings.max_attempts} times in a row without success, at last: {reason}. Exams"
+                " that are still overdue stay so until the next run. Check that Proctor is up and reached from here."
+            ) from None
+        summary.calls += 1
+        exams = list(_unreported(batch.exams, previous))
+        report.write(exams)
+        summary.add(exams)
+        _warn_once(batch.oddities, warned)
+        if not batch.more:
+            return Outcome.DRAINED
+        if previous.issuperset(batch.exams):
+            return Outcome.NO_PROGRESS
+        previous = set(batch.exams)
+        if time.monotonic() >= progress_at:
+            summary.log_progress()
+            progress_at = time.monotonic() + _PROGRESS_EVERY
+
+
+def _call(settings: Settings, tokens: Tokens, proctor: Proctor, summary: Summary, stop: Stop) -> Batch:
+    """One attempt: a call with a good token. A lost answer is noted, and too many of them end the run."""
+    for _ in ("with the token at hand", "with a new one"):
+        with stop.interruptible(after=1):
+            token = tokens.get()
+        start = datetime.now(UTC)
+        try:
+            with stop.interruptible(after=2):
+                return proctor.expire(token)
+        except TokenRejected:
+            event(logging.INFO, "token_rejected", "Proctor answered 401; asking for a new token.")
+            tokens.discard()
+        except Interrupted:
+            _note(Window(start, datetime.now(UTC), "a second signal ended the call"), summary)
+            raise
+        except Lost as lost:
+            _note(lost.window, summary)
+            if len(summary.lost) > settings.max_lost_responses:
+                raise TooManyLost(
+                    f"{len(summary.lost)} answers may be lost, more than MAX_LOST_RESPONSES="
+                    f"{settings.max_lost_responses} allows; the last one because: {lost}. If every call ends like this"
+                    " from the first on, check CLIENT_NAME and Proctor's own log."
+                ) from None
+            raise
+    raise Refused(
+        "Proctor answered 401 to a token that is new. Check that AUTH_URL (with its realm) and the credentials are"
+        " the ones for this Proctor."
+    )
+
+
+def _note(window: Window, summary: Summary) -> None:
+    summary.lost.append(window)
+    start, end = timestamp(window.start), timestamp(window.end)
+    event(
+        logging.ERROR,
+        "answer_lost",
+        f"An answer may be lost: exams that Proctor changed from {start} to {end} may be in no CSV. {window.reason}.",
+        start=start,
+        end=end,
+        reason=window.reason,
+    )
+
+
+def _unreported(exams: list[Exam], previous: set[Exam]) -> Iterator[Exam]:
+    """Each exam once, and none that the previous answer had. Records without an examId may differ unseen: all of them."""
+    seen = set(previous)
+    for exam in exams:
+        if exam not in seen or not exam.examId:
+            seen.add(exam)
+            yield exam
+
+
+def _warn_once(oddities: list[str], warned: set[str]) -> None:
+    for oddity in sorted(set(oddities) - warned):
+        if len(warned) < _ODDITIES_WARNED_OF:
+            warned.add(oddity)
+            event(logging.WARNING, "odd_answer", f"Proctor sent {oddity}. Its rows are written; this is said once.")

@@ -1,0 +1,77 @@
+"""What happens, on stderr: one line an event, for people or as JSON. A stderr that fails never stops a run."""
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+from app.streams import wait_writable, write_piece
+
+log = logging.getLogger("app")
+
+_STDERR = 2
+_PATIENCE = 5.0
+
+
+def event(level: int, name: str, message: str, **fields: object) -> None:
+    """Log `message` for people; in JSON, `name` and `fields` stand beside it for machines."""
+    log.log(level, message, extra={"event": name, "fields": fields})
+
+
+def configure(level: str, form: str) -> None:
+    """Send all events from `level` on to stderr, as `text` or `json`."""
+    handler = _StderrHandler()
+    handler.setFormatter(_Json() if form == "json" else _Text())
+    log.handlers = [handler]
+    log.setLevel(level)
+    log.propagate = False
+
+
+def timestamp(moment: datetime) -> str:
+    """UTC in ISO 8601 with milliseconds, as in every log line and summary."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _moment(record: logging.LogRecord) -> str:
+    return timestamp(datetime.fromtimestamp(record.created, UTC))
+
+
+class _Text(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        # What a server sent may be part of a message: it must not be able to forge lines or steer a terminal.
+        message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in record.getMessage())
+        lines = [message, *(self.formatException(record.exc_info).splitlines() if record.exc_info else ())]
+        return "\n".join(f"{_moment(record)} {record.levelname:<7} {line}" for line in lines)
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "time": _moment(record),
+            "level": record.levelname.lower(),
+            "event": getattr(record, "event", "log"),
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+class _StderrHandler(logging.Handler):
+    """Writes whole lines. A reader that takes none for five seconds loses lines instead of holding up the run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stalled = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = (self.format(record) + "\n").encode("utf-8", "backslashreplace")
+        try:
+            while line:
+                self._stalled = not wait_writable(_STDERR, 0 if self._stalled else _PATIENCE)
+                if self._stalled:
+                    return
+                line = line[write_piece(_STDERR, line) :]
+        except OSError:
+            pass

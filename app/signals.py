@@ -1,0 +1,59 @@
+"""Turns SIGTERM and SIGINT into an orderly end.
+
+A first signal asks the run to end after the call under way; a second one ends that call as well. A signal raises
+`Interrupted` only inside `with stop.interruptible(after=n)`, so it never lands between an answer and its rows.
+Imports nothing slow: as PID 1 of a container the process ignores SIGTERM until `install` has been called.
+"""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_NEVER = float("inf")
+
+
+class Interrupted(BaseException):
+    """A signal ended what was under way. Not an `Exception`: nothing but the end of the run may swallow it."""
+
+
+class Stop:
+    """The signals received so far."""
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self._received = 0
+        self._raise_at: float = _NEVER
+
+    def install(self) -> None:
+        """Take over SIGTERM and SIGINT (on Windows, Ctrl-C). Main thread only."""
+        for name in ("SIGTERM", "SIGINT"):
+            signal.signal(getattr(signal, name), self._receive)
+
+    def _receive(self, signum: int, _frame: object) -> None:
+        self.signum = self.signum or signum
+        self._received += 1
+        if self._received >= self._raise_at:
+            self._raise_at = _NEVER
+            raise Interrupted
+
+    def check(self) -> None:
+        """Raise `Interrupted` if any signal has come."""
+        if self.signum:
+            raise Interrupted
+
+    @contextmanager
+    def interruptible(self, after: int) -> Iterator[None]:
+        """Let the signal that is number `after` of this run raise `Interrupted` in the block, or at its start."""
+        before, self._raise_at = self._raise_at, after
+        try:
+            if self._received >= after:
+                raise Interrupted
+            yield
+        finally:
+            self._raise_at = before
+
+    def wait(self, seconds: float) -> None:
+        """Wait; any signal, also an earlier one, raises `Interrupted` at once."""
+        with self.interruptible(after=1):
+            time.sleep(seconds)

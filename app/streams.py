@@ -1,0 +1,33 @@
+"""Writes to a file descriptor without ever being stuck in the write itself.
+
+A write to a full pipe blocks until somebody reads, and a signal in the middle of it hides how much went out. So wait
+until the descriptor takes a piece, where waiting can be bounded or interrupted, and then hand over no more than that.
+"""
+
+import os
+import select
+import stat
+
+_PIECE: int = getattr(select, "PIPE_BUF", 512)
+
+
+def is_regular(descriptor: int) -> bool:
+    """Whether the descriptor is a file on a disk, which can be made durable and cut. Raises OSError if it is closed."""
+    return stat.S_ISREG(os.fstat(descriptor).st_mode)
+
+
+def wait_writable(descriptor: int, seconds: float | None = None) -> bool:
+    """Wait until the descriptor takes a piece or the time is over; tell which. None waits for ever."""
+    try:
+        return bool(select.select([], [descriptor], [], seconds)[1])
+    except (OSError, ValueError):  # Windows can wait for sockets alone; elsewhere the write will tell what is wrong
+        return True
+
+
+def write_piece(descriptor: int, data: bytes) -> int:
+    """Write as much as can be written without blocking, once `wait_writable` said so; return how many bytes.
+
+    Raises:
+        OSError: it cannot be written: the disk is full, or the reader is gone.
+    """
+    return os.write(descriptor, data if is_regular(descriptor) else data[:_PIECE])

@@ -1,0 +1,122 @@
+"""What happened in a run: a line for the operator, an object for machines."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from app import __version__
+from app.exits import ExitCode, Failure, Outcome, exit_code
+from app.logs import event, timestamp
+from app.proctor import Exam, Window
+
+_STATUSES = ("expired", "completed")
+
+_MEANING = {
+    Outcome.DRAINED: "Proctor has no more.",
+    Outcome.NO_PROGRESS: (
+        "Proctor says that there is more, but changes nothing: the oldest started exams, as many as its"
+        " expireExamLimit, are not due yet. In a testing season this is the normal end of a run. Due exams behind them"
+        " are reached only when expireExamLimit of the exam service is raised."
+    ),
+    Outcome.TIME_LIMIT: "MAX_RUNTIME has passed; the next run goes on from here.",
+    Outcome.INTERRUPTED: "A signal ended the run; the next run goes on from here.",
+}
+
+
+def status_of(cell: str) -> str:
+    """What an exam is counted as. Older deployments of Proctor do not tell the status."""
+    return cell if cell in _STATUSES else "unknown"
+
+
+@dataclass
+class Summary:
+    """The tally of a run, kept while it goes on and closed by `end`."""
+
+    client_name: str
+    proctor_url: str | None
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    ended: datetime | None = None
+    calls: int = 0
+    retries: int = 0
+    exams: Counter[str] = field(default_factory=Counter)
+    lost: list[Window] = field(default_factory=list)
+    outcome: Outcome = Outcome.FAILED
+    exit_code: int | None = None
+    message: str = ""
+    _clock: float = field(default_factory=time.monotonic)
+
+    def add(self, exams: Iterable[Exam]) -> None:
+        """Count exams that Proctor reported."""
+        self.exams.update(status_of(exam.updatedExamStatus) for exam in exams)
+
+    def count_retry(self) -> None:
+        self.retries += 1
+
+    def log_progress(self) -> None:
+        """Say how far the run is."""
+        total, seconds = self.exams.total(), time.monotonic() - self._clock
+        event(
+            logging.INFO,
+            "progress",
+            f"{total:,} exams in {self.calls:,} calls so far, {total / seconds:,.0f} a second.",
+            exams=total,
+            calls=self.calls,
+            seconds=round(seconds, 3),
+        )
+
+    def end(self, outcome: Outcome, *, failure: Failure | None, signum: int | None, fail_on_no_progress: bool) -> int:
+        """Close the tally; return the exit code."""
+        self.ended = datetime.now(UTC)
+        self.outcome = outcome
+        self.message = str(failure) if failure else _MEANING[outcome]
+        self.exit_code = exit_code(
+            outcome,
+            failure=failure.code if failure else None,
+            signum=signum,
+            lost=len(self.lost),
+            fail_on_no_progress=fail_on_no_progress,
+        )
+        return self.exit_code
+
+    def log_end(self) -> None:
+        """The last line of a run, to be read at a glance."""
+        fine = self.exit_code == ExitCode.OK
+        level = logging.ERROR if not fine else logging.INFO if self.outcome is Outcome.DRAINED else logging.WARNING
+        event(
+            level,
+            "end",
+            f"{'Done' if fine else f'Ended with exit code {self.exit_code}'}: {self._counted()}. {self.message}",
+            summary=self.as_object(),
+        )
+
+    def _counted(self) -> str:
+        by_status = ", ".join(f"{count:,} {status}" for status, count in sorted(self.exams.items()))
+        exams = f"{self.exams.total():,} exams reported" + (f" ({by_status})" if by_status else "")
+        parts = [exams, f"{self.calls:,} calls", f"{self.retries:,} retries"]
+        if self.lost:
+            parts.append(f"{len(self.lost):,} ANSWERS MAY BE LOST")
+        return ", ".join([*parts, f"{time.monotonic() - self._clock:.1f} s"])
+
+    def as_object(self) -> dict[str, Any]:
+        """The summary as it is kept beside the CSV. Times are UTC."""
+        return {
+            "version": __version__,
+            "client_name": self.client_name,
+            "proctor_url": self.proctor_url,
+            "started": timestamp(self.started),
+            "ended": timestamp(self.ended) if self.ended else None,
+            "outcome": self.outcome,
+            "exit_code": self.exit_code,
+            "message": self.message,
+            "exams": {status: self.exams[status] for status in (*_STATUSES, "unknown")},
+            "calls": self.calls,
+            "retries": self.retries,
+            "lost": [
+                {"start": timestamp(window.start), "end": timestamp(window.end), "reason": window.reason}
+                for window in self.lost
+            ],
+        }

@@ -1,0 +1,268 @@
+"""One HTTP request and what became of it: an answer, certainly not sent, or sent without a whole answer.
+
+Which of the last two it was decides whether exams may have been expired unseen. The type of an exception does not tell
+(a reset can come in the TLS handshake or after the request), so the connection itself notes when the first byte of a
+request goes out.
+"""
+
+import http.client
+import io
+import os
+import socket
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from app.exits import Misconfigured
+from app.settings import Settings
+
+# No server closes an idle connection sooner. Reused after it, a connection may be closed under the request, and a
+# harmless reset would count as a lost answer.
+_REUSE_WITHIN = 1.0
+_LONGEST_ANSWER = 64 * 1024 * 1024
+_NOTICE_EVERY = 30.0
+
+# Firewalls drop connections that are silent for minutes, as a long call is.
+_KEEP_ALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)] + [
+    (socket.IPPROTO_TCP, getattr(socket, name), value)
+    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
+    if hasattr(socket, name)
+]
+
+
+class Transient(Exception):
+    """Worth another attempt. `wait` is how many seconds to leave before it, at least."""
+
+    def __init__(self, reason: str, wait: float = 0) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+class NotSent(Transient):
+    """The server did not see the request."""
+
+
+class NoAnswer(Transient):
+    """The request went out, and no whole answer came back."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole HTTP answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def __str__(self) -> str:
+        kind = self.headers.get("Content-Type", "no content type").partition(";")[0]
+        return f"{self.status} {http.client.responses.get(self.status, '')} ({kind}, {len(self.body)} bytes)"
+
+    @property
+    def retry_after(self) -> float:
+        """The seconds that a Retry-After header asks for, in either of its forms; 0 without one."""
+        value = self.headers.get("Retry-After", "")
+        try:
+            if value.isdecimal():
+                return float(value)
+            return max((parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds(), 0)
+        except (ValueError, TypeError, OverflowError):
+            return 0
+
+
+class NoAuth(AuthBase):
+    """Keeps requests from taking credentials from ~/.netrc."""
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        return request
+
+
+class Transport:
+    """Sends requests one after the other, over one connection as long as that is safe."""
+
+    def __init__(self, settings: Settings, on_waiting: Callable[[float], None]) -> None:
+        """`on_waiting` is called with the seconds so far, every half minute of a wait for an answer."""
+        self._timeouts = (settings.connect_timeout, settings.read_timeout)
+        self._verify = _verify(settings)
+        self._adapter = _Adapter(settings.read_timeout, on_waiting)
+        self._session = requests.Session()
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, self._adapter)
+        self._last_used = 0.0
+
+    def request(self, method: str, url: str, **arguments: Any) -> Answer:
+        """Send one request and read its whole answer, for at most the read timeout. Redirects are not followed.
+
+        Raises:
+            NotSent: the server did not see the request.
+            NoAnswer: the request went out, no whole answer came back.
+            Misconfigured: the TLS certificate is not trusted, or the URL or a proxy's cannot be used.
+        """
+        if time.monotonic() - self._last_used > _REUSE_WITHIN:
+            self._session.close()
+        self._adapter.sent = False
+        try:
+            with self._session.request(
+                method,
+                url,
+                timeout=self._timeouts,
+                verify=self._verify,  # with each request: as the session's, REQUESTS_CA_BUNDLE would override it
+                allow_redirects=False,  # a redirected POST would become a GET
+                stream=True,
+                **arguments,
+            ) as response:
+                body = bytearray()
+                for piece in response.iter_content(64 * 1024):
+                    body += piece
+                    if len(body) > _LONGEST_ANSWER:
+                        raise OverflowError(f"the answer is longer than {_LONGEST_ANSWER >> 20} MB")
+                self._last_used = time.monotonic()
+                return Answer(response.status_code, response.headers, bytes(body))
+        except Exception as error:
+            self._session.close()
+            if self._adapter.sent:
+                raise NoAnswer(_reason(error)) from error
+            raise _unsent(error, url) from error
+
+
+def _verify(settings: Settings) -> bool | str:
+    """What requests shall check certificates with: nothing, or a file of CA certificates.
+
+    True leaves it to requests: REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE, else the certificates that come with it.
+    """
+    if not settings.tls_verify:
+        urllib3.disable_warnings()
+        return False
+    if settings.tls_ca_file:
+        return settings.tls_ca_file
+    if os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE"):
+        return True
+    return ssl.get_default_verify_paths().cafile or True
+
+
+def _unsent(error: Exception, url: str) -> Exception:
+    causes = _causes(error)
+    host = url.partition("://")[2].partition("/")[0]
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return Misconfigured(
+                f"The TLS certificate of {host} is not trusted: {cause.verify_message}. If it was issued by your own"
+                " CA, set TLS_CA_FILE to that CA's certificate."
+            )
+    if isinstance(error, requests.RequestException) and isinstance(error, ValueError):
+        return Misconfigured(f"{host} cannot be called: {error}. Check the URL, and HTTP_PROXY and HTTPS_PROXY.")
+    if isinstance(error, (requests.RequestException, urllib3.exceptions.HTTPError, OSError)):
+        through = "the proxy for " if isinstance(error, requests.exceptions.ProxyError) else ""
+        return NotSent(f"{through}{host} is not reached: {_reason(error)}")
+    return error
+
+
+def _reason(error: Exception) -> str:
+    """The root cause in a few words, without the object addresses and URLs that the libraries wrap it in."""
+    for cause in reversed(_causes(error)):
+        if isinstance(cause, (OSError, http.client.HTTPException, OverflowError)):
+            return (isinstance(cause, OSError) and cause.strerror) or str(cause) or type(cause).__name__
+    return str(error) or type(error).__name__
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    chain = [error]
+    while nested := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(nested)
+    return chain
+
+
+class _Adapter(HTTPAdapter):
+    """requests' way to urllib3, with connections that note what they do in `sent`."""
+
+    def __init__(self, read_timeout: float, on_waiting: Callable[[float], None]) -> None:
+        self.sent = False
+        self.read_timeout = read_timeout
+        self.on_waiting = on_waiting
+        self._pools = _pool_classes(self)
+        super().__init__(max_retries=0)
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        super().init_poolmanager(*arguments, socket_options=_KEEP_ALIVE, **options)
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, socket_options=_KEEP_ALIVE, **options)
+        manager.pool_classes_by_scheme = self._pools
+        return manager
+
+
+def _pool_classes(adapter: _Adapter) -> dict[str, type[HTTPConnectionPool]]:
+    """urllib3's connection classes, made to tell `adapter` when a request goes out and to bound the whole answer."""
+
+    class Observed(HTTPConnection):
+        def connect(self) -> None:
+            try:
+                super().connect()
+            finally:
+                adapter.sent = False  # a CONNECT to a proxy went through send, too
+
+        def send(self, data: Any) -> None:
+            if self.sock is None:
+                self.connect()
+            adapter.sent = True
+            super().send(data)
+
+        def response_class(self, sock: socket.socket, **options: Any) -> http.client.HTTPResponse:  # type: ignore[override]
+            return http.client.HTTPResponse(_Patient(sock, adapter), **options)  # type: ignore[arg-type]
+
+    class ObservedTLS(Observed, HTTPSConnection):
+        pass
+
+    class Pool(HTTPConnectionPool):
+        ConnectionCls = Observed
+
+    class PoolTLS(HTTPSConnectionPool):
+        ConnectionCls = ObservedTLS
+
+    return {"http": Pool, "https": PoolTLS}
+
+
+class _Patient(io.RawIOBase):
+    """The answer on a socket. One time limit holds for all of it, also for a server that sends a byte now and then."""
+
+    def __init__(self, sock: socket.socket, adapter: _Adapter) -> None:
+        self._sock = sock
+        self._raw = sock.makefile("rb", buffering=0)  # keeps the socket open until the answer has been read
+        self._started = time.monotonic()
+        self._limit = adapter.read_timeout
+        self._on_waiting = adapter.on_waiting
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while (left := self._limit - self._waited()) > 0:
+            self._sock.settimeout(min(left, _NOTICE_EVERY))
+            try:
+                return self._sock.recv_into(buffer)
+            except TimeoutError:
+                if left > _NOTICE_EVERY:
+                    self._on_waiting(self._waited())
+        raise TimeoutError(f"no whole answer within {self._limit:g} seconds")
+
+    def _waited(self) -> float:
+        return time.monotonic() - self._started
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
