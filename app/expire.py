@@ -116,7 +116,7 @@ def _note(window: Window, summary: Summary) -> None:
 
 
 def _unreported(exams: list[Exam], previous: set[Exam]) -> Iterator[Exam]:
-    """Each exam once, and none that the previous answer had. Records without an examId may differ unseen: all of them."""
+    """Each exam once, none that the previous answer had. Records without an examId may differ unseen: all of them."""
     seen = set(previous)
     for exam in exams:
         if exam not in seen or not exam.examId:

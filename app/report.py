@@ -156,7 +156,9 @@ def open_report(settings: Settings, stop: Stop) -> Report:
 
 def unusable(directory: Path, error: OSError) -> str:
     """A sentence that says what is wrong with an output directory, and who may not use it."""
-    who = "" if sys.platform == "win32" else f" as user {os.geteuid()}, group {os.getegid()}"
+    who = ""
+    if sys.platform != "win32":
+        who = f" as user {os.geteuid()}, group {os.getegid()}"
     return f"OUTPUT_DIR {str(directory)!r} cannot be used{who}: {error.strerror}."
 
 
