@@ -28,4 +28,5 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     demo = commands.add_parser("demo", help="run against an embedded Proctor on this machine; needs no settings")
     demo.add_argument("--exams", type=int, default=250, metavar="N", help="how many overdue exams (default: 250)")
     demo.add_argument("--faults", action="store_true", help="with a 503, an expired token and a lost answer on the way")
+    commands.add_parser("standby", help="check the settings, then wait beside the runs that a scheduler starts here")
     return parser.parse_args(arguments)

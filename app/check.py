@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryFile
 
 from app.auth import Tokens
-from app.exits import ExitCode, Failure, OutputFailed, Refused, Unavailable
+from app.exits import ExitCode, Failure, Refused, Unavailable
 from app.job import still_waiting
 from app.proctor import Proctor, TokenRejected
-from app.report import unusable
+from app.report import prove_writable
 from app.settings import NAMES, Configuration
 from app.signals import Interrupted, Stop
 from app.transport import Transient, Transport
@@ -59,11 +58,7 @@ def _said(_proof: object, sentence: str) -> str:
 def _prove_output(directory: Path | None) -> str:
     if not directory:
         return "the CSV goes to stdout"
-    try:
-        with TemporaryFile(dir=directory) as file:
-            file.write(b"x")
-    except OSError as error:
-        raise OutputFailed(unusable(directory, error)) from None
+    prove_writable(directory)
     return f"{directory} can be written"
 
 

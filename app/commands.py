@@ -2,32 +2,42 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from app import logs, settings
-from app.exits import ExitCode
+from app.exits import ExitCode, Failure
 from app.heartbeat import beat
 from app.job import run
 from app.logs import event
-from app.settings import Configuration
+from app.settings import Configuration, Settings
 from app.signals import Stop
 
 
 def main(arguments: Sequence[str], stop: Stop) -> int:
     """Run a command; return the exit code."""
     _occupy_stderr()
+    try:
+        return _run(arguments, stop)
+    except Failure as failure:
+        event(logging.ERROR, "end", f"Ended with exit code {failure.code}: {failure}")
+        return failure.code
+
+
+def _run(arguments: Sequence[str], stop: Stop) -> int:
     if not arguments:
-        return _job(_read_settings(), stop)
+        return _with_settings(lambda settings: run(settings, stop))
 
     from app.arguments import parse
 
     options = parse(arguments)
-    if isinstance(options, int):
-        return options
     if options.command == "check":
         from app.check import check
 
         return check(_read_settings(), stop)
+    if options.command == "standby":
+        from app.standby import standby
+
+        return _with_settings(lambda settings: standby(settings, stop))
 
     from app.demo import demo
 
@@ -40,22 +50,19 @@ def _read_settings() -> Configuration:
     return configuration
 
 
-def _job(configuration: Configuration, stop: Stop) -> int:
+def _with_settings(act: Callable[[Settings], int]) -> int:
+    """Read the settings and act on them, or say all that is wrong with them."""
+    configuration = _read_settings()
     for warning in configuration.warnings:
         event(logging.WARNING, "settings", warning)
     for problem in configuration.problems:
         event(logging.ERROR, "settings", problem)
-    if configuration.problems:
-        code = ExitCode.CONFIGURATION
-        event(
-            logging.ERROR,
-            "end",
-            f"Ended with exit code {code}: nothing was expired. Mend these settings.",
-            exit_code=code,
-        )
-        beat(configuration.values["HEARTBEAT_URL"], str(int(code)))
-        return code
-    return run(configuration.settings(), stop)
+    if not configuration.problems:
+        return act(configuration.settings())
+    code = ExitCode.CONFIGURATION
+    event(logging.ERROR, "end", f"Ended with exit code {code}: nothing was expired. Mend these settings.")
+    beat(configuration.values["HEARTBEAT_URL"], str(code))
+    return code
 
 
 def _occupy_stderr() -> None:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from io import StringIO
 from itertools import accumulate, count
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import SimpleNamespace
 from typing import Any
 
@@ -118,7 +119,7 @@ class VolumeReport(Report):
             self._file = open(self._partial, "xb", buffering=0, opener=_create)  # noqa: SIM115
             _sync_directory(directory)
         except OSError as error:
-            raise OutputFailed(f"{unusable(directory, error)} Nothing was expired.") from None
+            raise OutputFailed(f"{_unusable(directory, error)} Nothing was expired.") from None
         super().__init__(self._file.fileno(), str(self._csv), stop)
         self._lock.set_mark(self._csv)
 
@@ -136,7 +137,7 @@ class VolumeReport(Report):
                 _sync_directory(self._csv.parent)
         except OSError as error:
             raise OutputFailed(
-                f"{unusable(self._csv.parent, error)} The rows are safe, but the summary {self._csv.stem}.json or the"
+                f"{_unusable(self._csv.parent, error)} The rows are safe, but the summary {self._csv.stem}.json or the"
                 " final name of the CSV is missing."
             ) from None
 
@@ -154,7 +155,17 @@ def open_report(settings: Settings, stop: Stop) -> Report:
     return Report(_STDOUT, "stdout", stop)
 
 
-def unusable(directory: Path, error: OSError) -> str:
+def prove_writable(directory: Path) -> None:
+    """Write a file that has no name and is gone at once; raises OutputFailed where that is not possible."""
+    try:
+        with TemporaryFile(dir=directory) as file:
+            file.write(b"x")
+            file.flush()
+    except OSError as error:
+        raise OutputFailed(_unusable(directory, error)) from None
+
+
+def _unusable(directory: Path, error: OSError) -> str:
     """A sentence that says what is wrong with an output directory, and who may not use it."""
     who = ""
     if sys.platform != "win32":

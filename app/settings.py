@@ -170,7 +170,7 @@ _KINDS = {
 NAMES = tuple(_KINDS)
 
 # What else a .env beside docker-compose.yml holds, and what the settings of the older script are called now.
-_OF_COMPOSE = {"TZ", "SCHEDULE"}
+_OF_COMPOSE = {"TZ", "SCHEDULE", "OUTPUT"}
 _FORMER = {
     "ENDPOINT": "PROCTOR_URL",
     "SSL_CHECKS": "TLS_VERIFY",

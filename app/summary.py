@@ -32,6 +32,10 @@ def status_of(cell: str) -> str:
     return cell if cell in _STATUSES else "unknown"
 
 
+def _plural(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 @dataclass
 class Summary:
     """The tally of a run, kept while it goes on and closed by `end`."""
@@ -95,11 +99,15 @@ class Summary:
 
     def _counted(self) -> str:
         by_status = ", ".join(f"{count:,} {status}" for status, count in sorted(self.exams.items()))
-        exams = f"{self.exams.total():,} exams reported" + (f" ({by_status})" if by_status else "")
-        parts = [exams, f"{self.calls:,} calls", f"{self.retries:,} retries"]
+        parts = [
+            _plural(self.exams.total(), "exam") + (f" ({by_status})" if by_status else ""),
+            _plural(self.calls, "call"),
+            _plural(self.retries, "retry", "retries"),
+            f"{time.monotonic() - self._clock:.1f} s",
+        ]
         if self.lost:
-            parts.append(f"{len(self.lost):,} ANSWERS MAY BE LOST")
-        return ", ".join([*parts, f"{time.monotonic() - self._clock:.1f} s"])
+            parts.append(_plural(len(self.lost), "ANSWER MAY BE LOST", "ANSWERS MAY BE LOST"))
+        return ", ".join(parts)
 
     def as_object(self) -> dict[str, Any]:
         """The summary as it is kept beside the CSV. Times are UTC."""

@@ -16,6 +16,8 @@ import pytest
 
 from app.simulator import Simulator, World
 
+pytest_plugins = ["tests.engine"]
+
 ROOT = Path(__file__).parent.parent
 HEADER = ["assessmentKey", "assessmentId", "examId", "studentId", "updatedExamStatus"]
 QUICK = {"MAX_WAIT": "0", "READ_TIMEOUT": "30", "LOG_FORMAT": "json"}

@@ -1,0 +1,69 @@
+"""The idle process of a container in which a scheduler starts runs, as docker compose with ofelia does.
+
+It is PID 1 there, and what a container's stop reaches. It hands the signal on to the runs in its container and waits
+for them: everything in a container is killed as soon as its PID 1 ends. Linux only.
+"""
+
+import logging
+import os
+import select
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from app.exits import Misconfigured
+from app.logs import event
+from app.report import prove_writable
+from app.settings import Settings
+from app.signals import Interrupted, Stop
+
+if sys.platform != "linux":
+    raise Misconfigured("standby waits in a Linux container; here, run the job itself from a scheduler.")
+
+_A_DAY = 86_400
+
+
+def standby(settings: Settings, stop: Stop) -> int:
+    """Wait for a signal, then for the end of every run in this container; return the exit code."""
+    if settings.output_dir:
+        prove_writable(settings.output_dir)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # PID 1 inherits orphans; ignored, they are no zombies when they end
+    event(logging.INFO, "standby", "The settings are in order. Waiting for the scheduler to start runs here.")
+    with suppress(Interrupted):
+        while True:
+            stop.wait(_A_DAY)
+    while runs := list(_runs()):
+        event(logging.INFO, "standby", f"Handing the signal on to {len(runs)} runs and waiting for their end.")
+        for pid in runs:
+            with suppress(ProcessLookupError):
+                os.kill(pid, stop.signum or signal.SIGTERM)
+        for pid in runs:
+            _wait_for_end(pid, stop)
+    event(logging.INFO, "standby", "No run is under way. Ended.")
+    return 0
+
+
+def _runs() -> Iterator[int]:
+    """The processes in this container that are the job."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            command = (entry / "cmdline").read_bytes().split(b"\0")
+            if command[1:] == [b"-m", b"app", b""]:
+                yield int(entry.name)
+
+
+def _wait_for_end(pid: int, stop: Stop) -> None:
+    """Wait for a process that is not a child; a second signal is handed on, too."""
+    with suppress(ProcessLookupError):
+        descriptor = os.pidfd_open(pid)
+        try:
+            try:
+                with stop.interruptible(after=2):
+                    select.select([descriptor], [], [])
+            except Interrupted:
+                os.kill(pid, stop.signum or signal.SIGTERM)
+                select.select([descriptor], [], [])
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,173 @@
+"""The image, run by a real engine: `docker run` as its users do it."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app import __version__
+from app.simulator import Simulator, World
+from tests.conftest import expired, rows_of
+from tests.engine import IMAGE, Engine
+
+HARDENED = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges:true"]
+UID = 10001
+
+
+@pytest.fixture
+def proctor(engine: Engine) -> Iterator[Simulator]:
+    with Simulator(World(), host=engine.host) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def env_file(tmp_path: Path, proctor: Simulator) -> list[str]:
+    """The settings that are no secret, as `--env-file`."""
+    path = tmp_path / ".env"
+    path.write_text("".join(f"{name}={value}\n" for name, value in plain(proctor.settings()).items()))
+    return ["--env-file", str(path)]
+
+
+@pytest.fixture
+def secrets(tmp_path: Path, proctor: Simulator) -> list[str]:
+    """The secrets as files in /run/secrets."""
+    return ["-v", f"{write_secrets(tmp_path / 'secrets', proctor)}:/run/secrets:ro"]
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    directory = tmp_path / "output"
+    directory.mkdir(mode=0o700)
+    subprocess.run(["chown", f"{UID}:{UID}", directory], check=True)
+    return directory
+
+
+def plain(settings: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in settings.items() if not is_secret(name)}
+
+
+def is_secret(name: str) -> bool:
+    return name in ("AUTH_CLIENT_SECRET", "AUTH_PASSWORD")
+
+
+def write_secrets(directory: Path, proctor: Simulator) -> Path:
+    """The secrets of a Proctor as files, readable in a container, in a directory that is closed on the host."""
+    directory.mkdir()
+    for name, value in proctor.settings().items():
+        if is_secret(name):
+            (directory / name.lower()).write_text(value + "\n")
+    return directory
+
+
+def test_stdout_redirected_to_a_file_is_the_csv(
+    engine: Engine, proctor: Simulator, env_file: list[str], secrets: list[str]
+) -> None:
+    result = engine.docker("run", "--rm", *HARDENED, *env_file, *secrets, IMAGE)
+    assert result.returncode == 0, result.stderr
+    assert sorted(row["examId"] for row in rows_of(result.stdout)) == sorted(expired(proctor))
+    assert len(expired(proctor)) == 250
+
+
+def test_a_volume_gets_the_csv_and_its_summary(
+    engine: Engine, proctor: Simulator, env_file: list[str], secrets: list[str], output: Path
+) -> None:
+    volume = ["-v", f"{output}:/output", "-e", "OUTPUT_DIR=/output"]
+    result = engine.docker("run", "--rm", *HARDENED, *env_file, *secrets, *volume, IMAGE)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == b""
+    (csv_path,) = output.glob("*.csv")
+    assert sorted(row["examId"] for row in rows_of(csv_path.read_bytes())) == sorted(expired(proctor))
+    assert json.loads(csv_path.with_suffix(".json").read_text())["outcome"] == "drained"
+    assert (csv_path.stat().st_uid, csv_path.stat().st_mode & 0o007) == (UID, 0)
+
+
+def test_a_volume_that_may_not_be_written_is_said_before_anything_is_expired(
+    engine: Engine, proctor: Simulator, env_file: list[str], secrets: list[str], tmp_path: Path
+) -> None:
+    foreign = tmp_path / "foreign"
+    foreign.mkdir(mode=0o755)
+    volume = ["-v", f"{foreign}:/output", "-e", "OUTPUT_DIR=/output"]
+    result = engine.docker("run", "--rm", *HARDENED, *env_file, *secrets, *volume, IMAGE)
+    assert result.returncode == 74
+    assert f"user {UID}".encode() in result.stderr
+    assert b"Traceback" not in result.stderr
+    assert proctor.token_requests == 0
+    assert proctor.record == []
+
+
+def test_docker_stop_lets_the_call_under_way_finish(
+    engine: Engine, proctor: Simulator, env_file: list[str], secrets: list[str], output: Path
+) -> None:
+    proctor.world.faults = ["ok", "hold"]
+    volume = ["-v", f"{output}:/output", "-e", "OUTPUT_DIR=/output"]
+    container = engine.start(*HARDENED, *env_file, *secrets, *volume, IMAGE)
+    assert proctor.held.wait(60)
+    with engine.signals(container) as signals:
+        stopping = subprocess.Popen(["docker", "stop", "-t", "300", container], stdout=subprocess.DEVNULL)
+        assert "15" in next(signals)
+        proctor.release.set()
+        assert stopping.wait(60) == 0
+    assert engine.inspect(container)["State"]["ExitCode"] == 128 + 15
+    (csv_path,) = output.glob("*.csv")
+    assert sorted(row["examId"] for row in rows_of(csv_path.read_bytes())) == sorted(expired(proctor))
+    assert len(proctor.record) == 2
+    assert json.loads(csv_path.with_suffix(".json").read_text())["outcome"] == "interrupted"
+
+
+def test_a_killed_container_is_recovered_by_the_next_one(
+    engine: Engine, proctor: Simulator, env_file: list[str], secrets: list[str], output: Path
+) -> None:
+    proctor.world.faults = ["ok", "hold"]
+    job = [*HARDENED, *env_file, *secrets, "-v", f"{output}:/output", "-e", "OUTPUT_DIR=/output", IMAGE]
+    container = engine.start(*job)
+    assert proctor.held.wait(60)
+    engine.docker("kill", container)
+    proctor.release.set()
+    assert engine.docker("run", "--rm", *job).returncode == 0
+    killed, following = sorted(output.glob("*.csv"))
+    first, lost, last = proctor.record
+    assert sorted(row["examId"] for row in rows_of(killed.read_bytes())) == sorted(first["expired"])
+    assert sorted(row["examId"] for row in rows_of(following.read_bytes())) == sorted(last["expired"])
+    summary = json.loads(killed.with_suffix(".json").read_text())
+    assert summary["outcome"] == "killed"
+    (window,) = summary["lost"]
+    assert window["start"] <= lost["changed"].replace("+00:00", "Z") <= window["end"]
+
+
+def test_check_reads_well_in_a_container(
+    engine: Engine, proctor: Simulator, env_file: list[str], secrets: list[str]
+) -> None:
+    result = engine.docker("run", "--rm", *HARDENED, *env_file, *secrets, IMAGE, "check")
+    assert result.returncode == 0, result.stdout
+    assert result.stdout.decode().count("\nok ") == 4
+    assert b"[/run/secrets/auth_password]" in result.stdout
+    assert proctor.record == []
+
+
+def test_the_image_holds_no_secret_and_no_more_than_the_program(engine: Engine, image: str) -> None:
+    config = engine.inspect(image)["Config"]
+    assert config["User"] == f"{UID}:{UID}"
+    assert config["Entrypoint"] == ["python", "-m", "app"]
+    assert config["Labels"]["org.opencontainers.image.version"] == __version__
+    listing = engine.docker("run", "--rm", "--entrypoint", "find", image, "/opt/force-submit", "-maxdepth", "2")
+    names = {Path(line).name for line in listing.stdout.decode().splitlines()}
+    assert {"app", "packages", "requests", "tenacity", "dotenv"} <= names
+    assert not names & {"tests", ".git", ".env", "pip", "secrets", "bin"}
+
+
+def test_the_image_adds_twelve_megabytes_at_most(engine: Engine, image: str) -> None:
+    layers = engine.docker("history", "--no-trunc", "--human=false", "--format", "{{.Size}} {{.CreatedBy}}", image)
+    own = [line.split(" ", 1) for line in layers.stdout.decode().splitlines() if "buildkit" in line]
+    assert 0 < sum(int(size) for size, _ in own) <= 12_000_000
+
+
+def test_the_bytecode_in_the_image_is_used(engine: Engine, image: str) -> None:
+    script = (
+        "import sys, pathlib, app.simulator, app.standby, requests, tenacity, dotenv;"
+        "print([m.__name__ for m in sys.modules.values() if (getattr(m, '__file__', None) or '').startswith('/opt')"
+        " and m.__file__.endswith('.py') and not pathlib.Path(m.__cached__).exists()])"
+    )
+    result = engine.docker("run", "--rm", "--entrypoint", "python", image, "-c", script)
+    assert result.stdout == b"[]\n", result.stderr
