@@ -15,6 +15,13 @@ class _Parser(argparse.ArgumentParser):
         self.exit(ExitCode.USAGE, f"{self.prog}: {message}\n")
 
 
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError
+    return number
+
+
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command and its options. Exits by itself after --help and --version, and with 64 on bad usage."""
     parser = _Parser(
@@ -26,7 +33,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     commands.add_parser("check", help="prove settings, output, token and endpoint without expiring anything")
     demo = commands.add_parser("demo", help="run against an embedded Proctor on this machine; needs no settings")
-    demo.add_argument("--exams", type=int, default=250, metavar="N", help="how many overdue exams (default: 250)")
+    demo.add_argument("--exams", type=_count, default=250, metavar="N", help="how many overdue exams (default: 250)")
     demo.add_argument("--faults", action="store_true", help="with a 503, an expired token and a lost answer on the way")
     commands.add_parser("standby", help="check the settings, then wait beside the runs that a scheduler starts here")
     return parser.parse_args(arguments)

@@ -1,6 +1,8 @@
 """Proves settings, output, token and endpoint, one line each, without expiring anything and without leaving a file."""
 
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +19,11 @@ from app.transport import Transient, Transport
 def check(configuration: Configuration, stop: Stop) -> int:
     """Print a checklist on stdout; return the exit code of the first thing that is wrong."""
     for name in NAMES:
-        print(f"        {name:<20} {configuration.shown(name)}  [{configuration.sources[name]}]")
+        _say(f"        {name:<20} {configuration.shown(name)}  [{configuration.sources[name]}]")
     for warning in configuration.warnings:
-        print(f"WARNING {warning}")
+        _say(f"WARNING {warning}")
     for problem in configuration.problems:
-        print(f"FAILED  {problem}")
+        _say(f"FAILED  {problem}")
     if configuration.problems:
         return ExitCode.CONFIGURATION
 
@@ -31,7 +33,7 @@ def check(configuration: Configuration, stop: Stop) -> int:
     proctor = Proctor(settings, transport)
     try:
         with stop.interruptible(after=1):
-            print("ok      settings", flush=True)
+            _say("ok      settings")
             output = _step("output", lambda: _prove_output(settings.output_dir))
             token = _step("token", lambda: _said(tokens.get(), f"given out by {settings.auth_url}"))
             if token:
@@ -42,11 +44,17 @@ def check(configuration: Configuration, stop: Stop) -> int:
         return 128 + (stop.signum or 0)
 
 
+def _say(line: str) -> None:
+    """Print, come what may: who checks may pipe this into `head`, or into a terminal that knows no UTF-8."""
+    with suppress(OSError):
+        os.write(1, (line + os.linesep).encode("utf-8", "backslashreplace"))
+
+
 def _step(what: str, prove: Callable[[], str]) -> int:
     try:
-        print(f"ok      {what}: {prove()}", flush=True)
+        _say(f"ok      {what}: {prove()}")
     except Failure as failure:
-        print(f"FAILED  {what}: {failure}", flush=True)
+        _say(f"FAILED  {what}: {failure}")
         return failure.code
     return ExitCode.OK
 

@@ -59,8 +59,8 @@ def expire_all(
             ) from None
         summary.calls += 1
         exams = list(_unreported(batch.exams, previous))
-        report.write(exams)
         summary.add(exams)
+        report.write(exams)
         _warn_once(batch.oddities, warned)
         if not batch.more:
             return Outcome.DRAINED

@@ -32,6 +32,7 @@ from app.summary import Summary, status_of
 _STDOUT = 1
 _PARTIAL = ".partial"
 _STAMP = "%Y%m%dT%H%M%SZ"
+_NAME = re.compile(r"expired_exams_(.*)_(\d{8}T\d{6}Z)(?:_\d+)?\.csv")
 
 
 class Report:
@@ -120,7 +121,12 @@ class VolumeReport(Report):
             _sync_directory(directory)
         except OSError as error:
             raise OutputFailed(f"{_unusable(directory, error)} Nothing was expired.") from None
-        super().__init__(self._file.fileno(), str(self._csv), stop)
+        try:
+            super().__init__(self._file.fileno(), str(self._csv), stop)
+        except BaseException:
+            self._file.close()
+            self._partial.unlink()
+            raise
         self._lock.set_mark(self._csv)
 
     def write(self, exams: Iterable[Exam]) -> None:
@@ -135,6 +141,7 @@ class VolumeReport(Report):
             finally:
                 self._partial.rename(self._csv)
                 _sync_directory(self._csv.parent)
+                self._lock.release()
         except OSError as error:
             raise OutputFailed(
                 f"{_unusable(self._csv.parent, error)} The rows are safe, but the summary {self._csv.stem}.json or the"
@@ -170,7 +177,8 @@ def _unusable(directory: Path, error: OSError) -> str:
     who = ""
     if sys.platform != "win32":
         who = f" as user {os.geteuid()}, group {os.getegid()}"
-    return f"OUTPUT_DIR {str(directory)!r} cannot be used{who}: {error.strerror}."
+    what = f" ({error.filename})" if error.filename and str(error.filename) != str(directory) else ""
+    return f"OUTPUT_DIR {str(directory)!r} cannot be used{who}: {error.strerror}{what}."
 
 
 def _line(cells: Iterable[str]) -> bytes:
@@ -237,6 +245,9 @@ class _Lock:
                 " other one finish."
             )
 
+    def release(self) -> None:
+        self._file.close()
+
     def mark(self, csv_path: Path) -> datetime | None:
         """When the last write to this CSV was made durable, if that is what the mark tells."""
         self._file.seek(0)
@@ -283,11 +294,13 @@ def _recover(directory: Path, lock: _Lock) -> None:
         draft.unlink()
     for partial in sorted(directory.glob(f"expired_exams_*.csv{_PARTIAL}")):
         csv_path = partial.with_suffix("")
+        if not (named := _named(csv_path)):
+            continue
         if csv_path.exists():
             raise FileExistsError(0, f"it holds both {csv_path.name} and {partial.name}; move one of them away")
         length, exams = _whole_rows(partial)
         if not csv_path.with_suffix(".json").exists():  # with a summary, the run lacked nothing but the new name
-            _report_killed(csv_path, exams, lock.mark(csv_path))
+            _report_killed(csv_path, *named, exams, lock.mark(csv_path))
         _cut_torn_row(partial, length)
         partial.rename(csv_path)
     _sync_directory(directory)
@@ -307,9 +320,16 @@ def _whole_rows(path: Path) -> tuple[int, Counter[str]]:
     return length, exams
 
 
-def _report_killed(csv_path: Path, exams: Counter[str], mark: datetime | None) -> None:
-    client, stamp = re.findall(r"expired_exams_(.*)_(\d{8}T\d{6}Z)", csv_path.name)[0]
-    started = datetime.strptime(stamp, _STAMP).replace(tzinfo=UTC)
+def _named(csv_path: Path) -> tuple[str, datetime] | None:
+    """The client and the start in the name of a run's CSV; None for a file that is no such CSV."""
+    name = _NAME.fullmatch(csv_path.name)
+    try:
+        return (name[1], datetime.strptime(name[2], _STAMP).replace(tzinfo=UTC)) if name else None
+    except ValueError:
+        return None
+
+
+def _report_killed(csv_path: Path, client: str, started: datetime, exams: Counter[str], mark: datetime | None) -> None:
     window = Window(max(started, mark or started), datetime.now(UTC), "the run was killed")
     start, end = timestamp(window.start), timestamp(window.end)
     message = (

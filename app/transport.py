@@ -133,7 +133,9 @@ class Transport:
             self._session.close()
             if self._adapter.sent:
                 raise NoAnswer(_reason(error)) from error
-            raise _unsent(error, url) from error
+            if failure := _unsent(error, url):
+                raise failure from error
+            raise
 
 
 def _verify(settings: Settings) -> bool | str:
@@ -151,10 +153,10 @@ def _verify(settings: Settings) -> bool | str:
     return ssl.get_default_verify_paths().cafile or True
 
 
-def _unsent(error: Exception, url: str) -> Exception:
-    causes = _causes(error)
+def _unsent(error: Exception, url: str) -> Exception | None:
+    """What an error means before anything was sent; None for one that is a bug."""
     host = url.partition("://")[2].partition("/")[0]
-    for cause in causes:
+    for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return Misconfigured(
                 f"The TLS certificate of {host} is not trusted: {cause.verify_message}. If it was issued by your own"
@@ -165,7 +167,7 @@ def _unsent(error: Exception, url: str) -> Exception:
     if isinstance(error, (requests.RequestException, urllib3.exceptions.HTTPError, OSError)):
         through = "the proxy for " if isinstance(error, requests.exceptions.ProxyError) else ""
         return NotSent(f"{through}{host} is not reached: {_reason(error)}")
-    return error
+    return None
 
 
 def _reason(error: Exception) -> str:
