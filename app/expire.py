@@ -35,11 +35,26 @@ def expire_all(
     """
     deadline = time.monotonic() + (settings.max_runtime or float("inf"))
 
-    def attempt() -> Batch:
+    def check_time() -> None:
         stop.check()
         if time.monotonic() >= deadline:
             raise _TimeIsUp
-        return _call(settings, tokens, proctor, summary, stop)
+
+    def attempt() -> Batch:
+        check_time()
+        for _ in ("with the token at hand", "with a new one"):
+            with stop.interruptible(after=1):
+                token = tokens.get()
+            check_time()
+            try:
+                return _call(proctor, token, settings, summary, stop)
+            except TokenRejected:
+                event(logging.INFO, "token_rejected", "Proctor answered 401; asking for a new token.")
+                tokens.discard()
+        raise Refused(
+            "Proctor answered 401 to a token that is new. Check that AUTH_URL (with its realm) and the credentials are"
+            " the ones for this Proctor."
+        )
 
     def sleep(seconds: float) -> None:
         stop.wait(max(min(seconds, deadline - time.monotonic()), 0))
@@ -72,34 +87,24 @@ def expire_all(
             progress_at = time.monotonic() + _PROGRESS_EVERY
 
 
-def _call(settings: Settings, tokens: Tokens, proctor: Proctor, summary: Summary, stop: Stop) -> Batch:
-    """One attempt: a call with a good token. A lost answer is noted, and too many of them end the run."""
-    for _ in ("with the token at hand", "with a new one"):
-        with stop.interruptible(after=1):
-            token = tokens.get()
-        start = datetime.now(UTC)
-        try:
-            with stop.interruptible(after=2):
-                return proctor.expire(token)
-        except TokenRejected:
-            event(logging.INFO, "token_rejected", "Proctor answered 401; asking for a new token.")
-            tokens.discard()
-        except Interrupted:
-            _note(Window(start, datetime.now(UTC), "a second signal ended the call"), summary)
-            raise
-        except Lost as lost:
-            _note(lost.window, summary)
-            if len(summary.lost) > settings.max_lost_responses:
-                raise TooManyLost(
-                    f"{len(summary.lost)} answers may be lost, more than MAX_LOST_RESPONSES="
-                    f"{settings.max_lost_responses} allows; the last one because: {lost}. If every call ends like this"
-                    " from the first on, check CLIENT_NAME and Proctor's own log."
-                ) from None
-            raise
-    raise Refused(
-        "Proctor answered 401 to a token that is new. Check that AUTH_URL (with its realm) and the credentials are"
-        " the ones for this Proctor."
-    )
+def _call(proctor: Proctor, token: str, settings: Settings, summary: Summary, stop: Stop) -> Batch:
+    """One call. A lost answer is noted, and too many of them end the run."""
+    start = datetime.now(UTC)
+    try:
+        with stop.interruptible(after=2):
+            return proctor.expire(token)
+    except Interrupted:
+        _note(Window(start, datetime.now(UTC), "a second signal ended the call"), summary)
+        raise
+    except Lost as lost:
+        _note(lost.window, summary)
+        if len(summary.lost) > settings.max_lost_responses:
+            raise TooManyLost(
+                f"{len(summary.lost)} answers may be lost, more than MAX_LOST_RESPONSES="
+                f"{settings.max_lost_responses} allows; the last one because: {lost}. If every call ends like this"
+                " from the first on, check CLIENT_NAME and Proctor's own log."
+            ) from None
+        raise
 
 
 def _note(window: Window, summary: Summary) -> None:

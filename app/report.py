@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
-from io import StringIO
 from itertools import accumulate, count
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -78,9 +77,8 @@ class Report:
 
     def _append(self, data: bytes) -> tuple[int, OSError | Interrupted | None]:
         """Write and make durable. Returns how many bytes are there for good, and what went wrong."""
-        done = start = 0
+        done = 0
         try:
-            start = os.lseek(self._descriptor, 0, os.SEEK_CUR) if self._durable else 0
             while done < len(data):
                 with self._stop.interruptible(after=2):
                     wait_writable(self._descriptor)
@@ -88,19 +86,20 @@ class Report:
             if self._durable:
                 os.fsync(self._descriptor)
         except (OSError, Interrupted) as error:
-            if self._durable and self._cut(start):
-                done = 0
-            return done, error
+            return done - self._take_back(done), error
         return done, None
 
-    def _cut(self, length: int) -> bool:
-        """Take back what was written of a batch, so that no row is torn or stands in two places."""
+    def _take_back(self, done: int) -> int:
+        """Remove the bytes written last, so that no row is torn or stands in two places; return how many it were."""
+        if not self._durable or not done:
+            return 0
         try:
-            os.ftruncate(self._descriptor, length)
-            os.lseek(self._descriptor, length, os.SEEK_SET)
+            # Not from where the write began: the position in a file that is appended to is only right after a write.
+            start = os.lseek(self._descriptor, -done, os.SEEK_CUR)
+            os.ftruncate(self._descriptor, start)
         except OSError:
-            return False
-        return True
+            return 0
+        return done
 
     def _failure(self, error: OSError, consequence: str) -> OutputFailed:
         return OutputFailed(f"The CSV cannot be written to {self.place}: {error.strerror}. {consequence}")
@@ -308,15 +307,16 @@ def _recover(directory: Path, lock: _Lock) -> None:
 
 def _whole_rows(path: Path) -> tuple[int, Counter[str]]:
     """The length of a CSV file up to the end of its last whole row, and its exams by status."""
-    length, row, exams = 0, b"", Counter[str]()
+    length, end, quotes, exams = 0, 0, 0, Counter[str]()
     with path.open("rb") as file:
-        for piece in file:
-            row += piece
-            if row.endswith(b"\r\n") and row.count(b'"') % 2 == 0:  # else the line break stands in a quoted cell
-                cells = next(csv.reader(StringIO(row.decode("utf-8", "replace"), newline="")))
+        for line in file:
+            end += len(line)
+            quotes += line.count(b'"')
+            if line.endswith(b"\r\n") and quotes % 2 == 0:  # else the line break stands in a quoted cell
                 if length:
-                    exams[status_of(cells[-1])] += 1
-                length, row = length + len(row), b""
+                    status = line.rpartition(b",")[2].strip()
+                    exams[status_of(status.decode("utf-8", "replace"))] += 1
+                length = end
     return length, exams
 
 
