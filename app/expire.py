@@ -94,7 +94,7 @@ def _call(proctor: Proctor, token: str, settings: Settings, summary: Summary, st
         with stop.interruptible(after=2):
             return proctor.expire(token)
     except Interrupted:
-        _note(Window(start, datetime.now(UTC), "a second signal ended the call"), summary)
+        _note(Window.until_now(start, "a second signal ended the call", settings.read_timeout), summary)
         raise
     except Lost as lost:
         _note(lost.window, summary)

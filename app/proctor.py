@@ -8,8 +8,8 @@ import json
 import logging
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple, Self
 
 from app.auth import Bearer
 from app.exits import Failure, Misconfigured, ProtocolBroken, Refused
@@ -39,11 +39,16 @@ class Batch:
 
 @dataclass(frozen=True)
 class Window:
-    """A call whose answer may be lost: exams that it expired may be in no CSV."""
+    """The time of a call whose answer may be lost: exams that Proctor changed in it may be in no CSV."""
 
     start: datetime
     end: datetime
     reason: str
+
+    @classmethod
+    def until_now(cls, start: datetime, reason: str, at_work: float = 0) -> Self:
+        """The window of a call that ended just now, for us. Proctor may go on with it for `at_work` seconds."""
+        return cls(start, datetime.now(UTC) + timedelta(seconds=at_work), reason)
 
 
 class Lost(Transient):
@@ -63,6 +68,7 @@ class Proctor:
 
     def __init__(self, settings: Settings, transport: Transport) -> None:
         self._url = settings.expire_url
+        self._at_work = settings.read_timeout
         self._transport = transport
 
     def expire(self, token: str) -> Batch:
@@ -79,9 +85,9 @@ class Proctor:
             answer = self._transport.request(
                 "POST", self._url, data=b'""', headers={"Content-Type": "application/json"}, auth=Bearer(token)
             )
-        except NoAnswer as reason:
+        except NoAnswer as error:
             # Proctor may still be at work on the call: leave it as much time as the settings allow.
-            raise Lost(Window(start, datetime.now(UTC), str(reason)), wait=float("inf")) from None
+            raise Lost(Window.until_now(start, str(error), self._at_work), wait=float("inf")) from None
         event(logging.DEBUG, "call", f"Proctor answered {answer} after {time.monotonic() - began:.3f} s.")
         if answer.status == 200 and (batch := _batch(answer.body)):
             return batch
@@ -91,8 +97,10 @@ class Proctor:
             raise Transient(f"Proctor turned the call away: {answer}", answer.retry_after)
         if failure := _wrong(answer, self._url):
             raise failure
-        still_at_work = float("inf") if answer.status in (502, 504) else 0
-        raise Lost(Window(start, datetime.now(UTC), f"Proctor answered {answer}"), wait=still_at_work)
+        reason = f"Proctor answered {answer}"
+        if answer.status in (502, 504):  # the answer of a gateway, which knows no more than that
+            raise Lost(Window.until_now(start, reason, self._at_work), wait=float("inf"))
+        raise Lost(Window.until_now(start, reason))
 
     def probe(self, token: str) -> None:
         """Prove URL and token without expiring anything: Proctor maps POST alone, so a GET that is let in gets 405.

@@ -18,7 +18,7 @@ from itertools import accumulate, count
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.exits import Busy, Outcome, OutputFailed
 from app.logs import event, timestamp
@@ -108,12 +108,12 @@ class Report:
 class VolumeReport(Report):
     """A CSV of its own in a directory, with the run's summary beside it."""
 
-    def __init__(self, directory: Path, client_name: str, stop: Stop) -> None:
+    def __init__(self, directory: Path, settings: Settings, stop: Stop) -> None:
         """Takes the lock, brings in order what killed runs left, then as `Report`. Raises also Busy."""
         try:
             self._lock = _Lock(directory)
-            _recover(directory, self._lock)
-            self._csv = _new_name(directory, client_name)
+            _recover(directory, self._lock, settings.read_timeout)
+            self._csv = _new_name(directory, settings.client_name)
             self._partial = self._csv.with_name(self._csv.name + _PARTIAL)
             # Closed when the process ends, or by `finish`.
             self._file = open(self._partial, "xb", buffering=0, opener=_create)  # noqa: SIM115
@@ -157,7 +157,7 @@ def open_report(settings: Settings, stop: Stop) -> Report:
         Interrupted: a signal came.
     """
     if settings.output_dir:
-        return VolumeReport(settings.output_dir, settings.client_name, stop)
+        return VolumeReport(settings.output_dir, settings, stop)
     return Report(_STDOUT, "stdout", stop)
 
 
@@ -284,7 +284,7 @@ else:
         return True
 
 
-def _recover(directory: Path, lock: _Lock) -> None:
+def _recover(directory: Path, lock: _Lock, at_work: float) -> None:
     """Give the CSV of every killed run its final name, whole rows only, and a summary that names the lost window.
 
     Whenever this is killed itself, the next run takes it up again.
@@ -299,7 +299,9 @@ def _recover(directory: Path, lock: _Lock) -> None:
             raise FileExistsError(0, f"it holds both {csv_path.name} and {partial.name}; move one of them away")
         length, exams = _whole_rows(partial)
         if not csv_path.with_suffix(".json").exists():  # with a summary, the run lacked nothing but the new name
-            _report_killed(csv_path, *named, exams, lock.mark(csv_path))
+            start = max(named.started, lock.mark(csv_path) or named.started)
+            window = Window.until_now(start, "the run was killed", at_work)
+            _report_killed(csv_path, named, exams, window)
         _cut_torn_row(partial, length)
         partial.rename(csv_path)
     _sync_directory(directory)
@@ -320,24 +322,28 @@ def _whole_rows(path: Path) -> tuple[int, Counter[str]]:
     return length, exams
 
 
-def _named(csv_path: Path) -> tuple[str, datetime] | None:
-    """The client and the start in the name of a run's CSV; None for a file that is no such CSV."""
+class _Name(NamedTuple):
+    client: str
+    started: datetime
+
+
+def _named(csv_path: Path) -> _Name | None:
+    """What the name of a run's CSV tells; None for a file that is no such CSV."""
     name = _NAME.fullmatch(csv_path.name)
     try:
-        return (name[1], datetime.strptime(name[2], _STAMP).replace(tzinfo=UTC)) if name else None
+        return _Name(name[1], datetime.strptime(name[2], _STAMP).replace(tzinfo=UTC)) if name else None
     except ValueError:
         return None
 
 
-def _report_killed(csv_path: Path, client: str, started: datetime, exams: Counter[str], mark: datetime | None) -> None:
-    window = Window(max(started, mark or started), datetime.now(UTC), "the run was killed")
+def _report_killed(csv_path: Path, named: _Name, exams: Counter[str], window: Window) -> None:
     start, end = timestamp(window.start), timestamp(window.end)
     message = (
         f"An earlier run was killed. Its {exams.total():,} rows are in {csv_path.name}; one answer may be lost: exams"
         f" that Proctor changed from {start} to {end} may be in no CSV."
     )
     summary = Summary(
-        client, None, started=started, outcome=Outcome.KILLED, message=message, exams=exams, lost=[window]
+        named.client, None, started=named.started, outcome=Outcome.KILLED, message=message, exams=exams, lost=[window]
     )
     unknown = {"version": None, "calls": None, "retries": None}
     _write_summary(csv_path, summary.as_object() | unknown)
