@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from app.auth import Tokens
@@ -40,6 +40,11 @@ def expire_all(
         if time.monotonic() >= deadline:
             raise _TimeIsUp
 
+    def note_lost(window: Window) -> None:
+        report.answer_lost()
+        summary.lost.append(window)
+        _log_lost(window)
+
     def attempt() -> Batch:
         check_time()
         for _ in ("with the token at hand", "with a new one"):
@@ -47,10 +52,18 @@ def expire_all(
                 token = tokens.get()
             check_time()
             try:
-                return _call(proctor, token, settings, summary, stop)
+                return _call(proctor, token, settings, stop, note_lost)
             except TokenRejected:
                 event(logging.INFO, "token_rejected", "Proctor answered 401; asking for a new token.")
                 tokens.discard()
+            except Lost as lost:
+                if len(summary.lost) <= settings.max_lost_responses:
+                    raise
+                raise TooManyLost(
+                    f"{len(summary.lost)} answers may be lost, more than MAX_LOST_RESPONSES="
+                    f"{settings.max_lost_responses} allows; the last one because: {lost}. If every call ends like"
+                    " this from the first on, check CLIENT_NAME and Proctor's own log."
+                ) from None
         raise Refused(
             "Proctor answered 401 to a token that is new. Check that AUTH_URL (with its realm) and the credentials are"
             " the ones for this Proctor."
@@ -87,28 +100,21 @@ def expire_all(
             progress_at = time.monotonic() + _PROGRESS_EVERY
 
 
-def _call(proctor: Proctor, token: str, settings: Settings, summary: Summary, stop: Stop) -> Batch:
-    """One call. A lost answer is noted, and too many of them end the run."""
+def _call(proctor: Proctor, token: str, settings: Settings, stop: Stop, note_lost: Callable[[Window], None]) -> Batch:
+    """One call, during which a second signal ends the run."""
     start = datetime.now(UTC)
     try:
         with stop.interruptible(after=2):
             return proctor.expire(token)
     except Interrupted:
-        _note(Window.until_now(start, "a second signal ended the call", settings.read_timeout), summary)
+        note_lost(Window.until_now(start, "a second signal ended the call", settings.read_timeout))
         raise
     except Lost as lost:
-        _note(lost.window, summary)
-        if len(summary.lost) > settings.max_lost_responses:
-            raise TooManyLost(
-                f"{len(summary.lost)} answers may be lost, more than MAX_LOST_RESPONSES="
-                f"{settings.max_lost_responses} allows; the last one because: {lost}. If every call ends like this"
-                " from the first on, check CLIENT_NAME and Proctor's own log."
-            ) from None
+        note_lost(lost.window)
         raise
 
 
-def _note(window: Window, summary: Summary) -> None:
-    summary.lost.append(window)
+def _log_lost(window: Window) -> None:
     start, end = timestamp(window.start), timestamp(window.end)
     event(
         logging.ERROR,

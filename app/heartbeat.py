@@ -24,7 +24,7 @@ def beat(heartbeat_url: str | None, what: str, summary: dict[str, Any] | None = 
             timeout=_SECONDS,
             allow_redirects=False,
         )
-        problem = "" if answer.ok else f"it answered {answer.status_code}"
+        problem = "" if 200 <= answer.status_code < 300 else f"it answered {answer.status_code}"
     except Exception as error:
         problem = type(error).__name__
     if problem:

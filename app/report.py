@@ -72,6 +72,9 @@ class Report:
             )
         raise problem
 
+    def answer_lost(self) -> None:
+        """Take note that an answer may be lost."""
+
     def finish(self, summary: dict[str, Any]) -> None:
         """Bring the output into its final form; raises OutputFailed where that is not possible."""
 
@@ -111,6 +114,7 @@ class VolumeReport(Report):
     def __init__(self, directory: Path, settings: Settings, stop: Stop) -> None:
         """Takes the lock, brings in order what killed runs left, then as `Report`. Raises also Busy."""
         try:
+            self._lost = False
             self._lock = _Lock(directory)
             _recover(directory, self._lock, settings.read_timeout)
             self._csv = _new_name(directory, settings.client_name)
@@ -130,7 +134,11 @@ class VolumeReport(Report):
 
     def write(self, exams: Iterable[Exam]) -> None:
         super().write(exams)
-        self._lock.set_mark(self._csv)
+        if not self._lost:
+            self._lock.set_mark(self._csv)
+
+    def answer_lost(self) -> None:
+        self._lost = True  # from now on the mark stays, so that the window of a killed run has this answer in it
 
     def finish(self, summary: dict[str, Any]) -> None:
         try:
@@ -232,8 +240,8 @@ def _sync_directory(directory: Path) -> None:
 class _Lock:
     """Held on a volume as long as the process lives; the system releases it, also after a kill.
 
-    The file's content is a mark: the time of the last write that was made durable, and the CSV it went to. The answer
-    that a killed run may have lost belongs to a call that began after it.
+    The file's content is a mark: a CSV, and the time of the last write to it after which no answer had been lost yet.
+    Whatever answers a killed run lost belong to calls that began after it.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -339,7 +347,7 @@ def _named(csv_path: Path) -> _Name | None:
 def _report_killed(csv_path: Path, named: _Name, exams: Counter[str], window: Window) -> None:
     start, end = timestamp(window.start), timestamp(window.end)
     message = (
-        f"An earlier run was killed. Its {exams.total():,} rows are in {csv_path.name}; one answer may be lost: exams"
+        f"An earlier run was killed. Its {exams.total():,} rows are in {csv_path.name}; an answer may be lost: exams"
         f" that Proctor changed from {start} to {end} may be in no CSV."
     )
     summary = Summary(

@@ -78,6 +78,9 @@ class World:
         }
     )
 
+    def __post_init__(self) -> None:
+        self.faults, self.token_faults = list(self.faults), list(self.token_faults)
+
 
 class Simulator:
     """The embedded Proctor, serving while the `with` block lasts."""
@@ -129,13 +132,11 @@ class Simulator:
             **{f"AUTH_{name.upper()}": value for name, value in self.world.credentials.items()},
         }
 
-    def note(self, entry: dict[str, Any]) -> None:
-        """Add a call to the record, and to the record file as a JSON line."""
-        with self._lock:
-            self.record.append(entry)
-            if self._record_file:
-                with open(self._record_file, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(entry) + "\n")
+    def write_down(self, entry: dict[str, Any]) -> None:
+        """Add a call that has ended to the record file, as a JSON line."""
+        if self._record_file:
+            with self._lock, open(self._record_file, "a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
 
     def grant(self) -> tuple[str, int]:
         """A new token and its lifetime in seconds."""
@@ -233,9 +234,10 @@ class _Server(ThreadingHTTPServer):
     tls: ssl.SSLContext | None = None
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        if self.tls:  # the handshake belongs into the connection's own thread
-            request = self.tls.wrap_socket(request, server_side=True)
-        super().finish_request(request, client_address)
+        if not self.tls:
+            return super().finish_request(request, client_address)
+        with self.tls.wrap_socket(request, server_side=True) as wrapped:  # here, in the connection's own thread
+            super().finish_request(wrapped, client_address)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Callers that go away are part of the game."""
@@ -273,6 +275,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._page(405, {"Allow": "POST"}) if self.simulator.admits(token) else self._invalid_token()
         fault = self.simulator.next_fault()
         entry: dict[str, Any] = {"fault": fault, "expired": [], "start": _now(), "delivered": False}
+        self.simulator.record.append(entry)
         try:
             if fault == "401" or not self.simulator.admits(token):
                 self._invalid_token()
@@ -285,7 +288,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         finally:
             entry["end"] = _now()
-            self.simulator.note(entry)
+            self.simulator.write_down(entry)
 
     def _misbehave(self, fault: str, entry: dict[str, Any]) -> None:
         """Do what the fault says; OSError where the answer does not go out whole."""
@@ -300,8 +303,8 @@ class _Handler(BaseHTTPRequestHandler):
         if when == "before":
             return self._vanish(name)
 
-        entry["expired"], body = self.simulator.work(half=when == "half")
-        entry["changed"] = _now()
+        expired, body = self.simulator.work(half=when == "half")
+        entry.update(expired=expired, changed=_now())
         if fault == "hold":
             self.simulator.held.set()
             self.simulator.release.wait()
