@@ -91,7 +91,7 @@ class Tokens:
             )
         try:
             lifetime = float(content["expires_in"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             lifetime = float("inf")
         return token, lifetime if lifetime > 0 else float("inf")
 
@@ -133,11 +133,11 @@ def _refusal(answer: Answer, settings: Settings) -> Exception:
 def _stated(answer: Answer, settings: Settings) -> str:
     """The reason that an OAuth error states, in case it repeats a credential without that."""
     content = _json_object(answer)
-    stated = " ".join(str(content[key])[:200] for key in ("error", "error_description") if content.get(key))
-    for secret in (settings.auth_client_secret, settings.auth_password):
-        if secret:
-            stated = stated.replace(secret, "(secret)")
-    return f", {stated}" if stated else ""
+    stated = " ".join(str(content[key]) for key in ("error", "error_description") if content.get(key))
+    secrets = [secret for secret in (settings.auth_client_secret, settings.auth_password) if secret]
+    for form in sorted([*secrets, *map(quote_plus, secrets)], key=len, reverse=True):  # one may be part of another
+        stated = stated.replace(form, "(secret)")
+    return f", {stated[:400]}" if stated else ""
 
 
 def _json_object(answer: Answer) -> dict[str, Any]:

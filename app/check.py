@@ -10,10 +10,10 @@ from app.auth import Tokens
 from app.exits import ExitCode, Failure, Refused, Unavailable
 from app.job import still_waiting
 from app.proctor import Proctor, TokenRejected
-from app.report import prove_writable
 from app.settings import NAMES, Configuration
 from app.signals import Interrupted, Stop
 from app.transport import Transient, Transport
+from app.volume import prove_writable
 
 
 def check(configuration: Configuration, stop: Stop) -> int:

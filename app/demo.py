@@ -21,7 +21,7 @@ def demo(exams: int, faults: bool, stop: Stop) -> int:
             simulator.settings() | {"MAX_WAIT": "1"} | log_settings, secrets_dir=nowhere, dotenv=nowhere / "none"
         )
         logs.configure(configuration.values["LOG_LEVEL"], configuration.values["LOG_FORMAT"])
-        os.environ["NO_PROXY"] = "*"
+        os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"
         event(
             logging.WARNING,
             "demo",

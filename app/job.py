@@ -9,11 +9,12 @@ from app.expire import expire_all
 from app.heartbeat import beat
 from app.logs import event, log
 from app.proctor import Proctor
-from app.report import Report, open_report
+from app.report import Report
 from app.settings import Settings
 from app.signals import Interrupted, Stop
 from app.summary import Summary
 from app.transport import Transport
+from app.volume import VolumeReport
 
 
 def run(settings: Settings, stop: Stop) -> int:
@@ -66,3 +67,16 @@ def run(settings: Settings, stop: Stop) -> int:
 def still_waiting(seconds: float) -> None:
     """Say that a long call is alive."""
     event(logging.INFO, "waiting", f"Still waiting for an answer, {seconds:.0f} s so far.", seconds=round(seconds))
+
+
+def open_report(settings: Settings, stop: Stop) -> Report:
+    """The report that the settings ask for, its header written.
+
+    Raises:
+        OutputFailed: it cannot be written.
+        Busy: another run holds the volume.
+        Interrupted: a signal came.
+    """
+    if settings.output_dir:
+        return VolumeReport(settings.output_dir, settings, stop)
+    return Report(1, "stdout", stop)

@@ -1,37 +1,18 @@
-"""The CSV: proven writable before anything is expired, durable before the next call, whole or recoverable after it.
-
-On a volume the CSV of a run under way is called `.partial`. Every orderly end renames it and puts a summary beside it;
-what a killed run leaves is brought in order by the next run. A lock keeps two runs on one volume apart.
-"""
+"""CSV on a file descriptor: proven writable before anything is expired, durable before the next call."""
 
 import csv
-import json
 import logging
 import os
-import re
-import sys
-from collections import Counter
 from collections.abc import Iterable
-from contextlib import suppress
-from datetime import UTC, datetime
-from itertools import accumulate, count
-from pathlib import Path
-from tempfile import TemporaryFile
+from itertools import accumulate
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
-from app.exits import Busy, Outcome, OutputFailed
-from app.logs import event, timestamp
-from app.proctor import Exam, Window
-from app.settings import Settings
+from app.exits import OutputFailed
+from app.logs import event
+from app.proctor import Exam
 from app.signals import Interrupted, Stop
 from app.streams import is_regular, wait_writable, write_piece
-from app.summary import Summary, status_of
-
-_STDOUT = 1
-_PARTIAL = ".partial"
-_STAMP = "%Y%m%dT%H%M%SZ"
-_NAME = re.compile(r"expired_exams_(.*)_(\d{8}T\d{6}Z)(?:_\d+)?\.csv")
 
 
 class Report:
@@ -44,7 +25,7 @@ class Report:
         self._stop = stop
         try:
             self._durable = is_regular(descriptor)
-            _, problem = self._append(_line(Exam._fields))
+            _, problem = self._append(line_of(Exam._fields))
             if problem:
                 raise problem
         except OSError as error:
@@ -56,7 +37,7 @@ class Report:
         Raises:
             OutputFailed, Interrupted: rows are missing in the CSV; they were sent to the log instead.
         """
-        lines = [_line(exam) for exam in exams]
+        lines = [line_of(exam) for exam in exams]
         kept, problem = self._append(b"".join(lines))
         if not problem:
             return
@@ -108,264 +89,8 @@ class Report:
         return OutputFailed(f"The CSV cannot be written to {self.place}: {error.strerror}. {consequence}")
 
 
-class VolumeReport(Report):
-    """A CSV of its own in a directory, with the run's summary beside it."""
-
-    def __init__(self, directory: Path, settings: Settings, stop: Stop) -> None:
-        """Takes the lock, brings in order what killed runs left, then as `Report`. Raises also Busy."""
-        try:
-            self._lost = False
-            self._lock = _Lock(directory)
-            _recover(directory, self._lock, settings.read_timeout)
-            self._csv = _new_name(directory, settings.client_name)
-            self._partial = self._csv.with_name(self._csv.name + _PARTIAL)
-            # Closed when the process ends, or by `finish`.
-            self._file = open(self._partial, "xb", buffering=0, opener=_create)  # noqa: SIM115
-            _sync_directory(directory)
-        except OSError as error:
-            raise OutputFailed(f"{_unusable(directory, error)} Nothing was expired.") from None
-        try:
-            super().__init__(self._file.fileno(), str(self._csv), stop)
-        except BaseException:
-            self._file.close()
-            self._partial.unlink()
-            raise
-        self._lock.set_mark(self._csv)
-
-    def write(self, exams: Iterable[Exam]) -> None:
-        super().write(exams)
-        if not self._lost:
-            self._lock.set_mark(self._csv)
-
-    def answer_lost(self) -> None:
-        self._lost = True  # from now on the mark stays, so that the window of a killed run has this answer in it
-
-    def finish(self, summary: dict[str, Any]) -> None:
-        try:
-            self._file.close()
-            try:
-                _write_summary(self._csv, summary)
-            finally:
-                self._partial.rename(self._csv)
-                _sync_directory(self._csv.parent)
-                self._lock.release()
-        except OSError as error:
-            raise OutputFailed(
-                f"{_unusable(self._csv.parent, error)} The rows are safe, but the summary {self._csv.stem}.json or the"
-                " final name of the CSV is missing."
-            ) from None
-
-
-def open_report(settings: Settings, stop: Stop) -> Report:
-    """The report that the settings ask for, its header written.
-
-    Raises:
-        OutputFailed: it cannot be written.
-        Busy: another run holds the volume.
-        Interrupted: a signal came.
-    """
-    if settings.output_dir:
-        return VolumeReport(settings.output_dir, settings, stop)
-    return Report(_STDOUT, "stdout", stop)
-
-
-def prove_writable(directory: Path) -> None:
-    """Write a file that has no name and is gone at once; raises OutputFailed where that is not possible."""
-    try:
-        with TemporaryFile(dir=directory) as file:
-            file.write(b"x")
-            file.flush()
-    except OSError as error:
-        raise OutputFailed(_unusable(directory, error)) from None
-
-
-def _unusable(directory: Path, error: OSError) -> str:
-    """A sentence that says what is wrong with an output directory, and who may not use it."""
-    who = ""
-    if sys.platform != "win32":
-        who = f" as user {os.geteuid()}, group {os.getegid()}"
-    what = f" ({error.filename})" if error.filename and str(error.filename) != str(directory) else ""
-    return f"OUTPUT_DIR {str(directory)!r} cannot be used{who}: {error.strerror}{what}."
-
-
-def _line(cells: Iterable[str]) -> bytes:
+def line_of(cells: Iterable[str]) -> bytes:
+    """A row of a CSV as RFC 4180 has it, in UTF-8. What UTF-8 cannot hold is written as an escape."""
     lines: list[str] = []
     csv.writer(SimpleNamespace(write=lines.append)).writerow(cells)
     return lines[0].encode("utf-8", "backslashreplace")
-
-
-def _new_name(directory: Path, client_name: str) -> Path:
-    """A name that no file of an earlier run has, also where two runs begin in the same second."""
-    client = re.sub(r"[^A-Za-z0-9_-]+", "_", client_name)[:64]
-    stem = f"expired_exams_{client}_{datetime.now(UTC):{_STAMP}}"
-    for number in count(1):
-        name = directory / (stem + (f"_{number}" if number > 1 else "") + ".csv")
-        if not any(path.exists() for path in (name, name.with_suffix(".json"), name.with_name(name.name + _PARTIAL))):
-            return name
-    raise AssertionError("unreachable")
-
-
-def _create(path: str, flags: int) -> int:
-    """As an `opener`: creates where need be, for user and group only, as student ids are nobody else's business."""
-    return os.open(path, flags | os.O_CREAT, 0o640)
-
-
-def _write_summary(csv_path: Path, summary: dict[str, Any]) -> None:
-    """Put the summary beside the CSV, whole or not at all."""
-    target = csv_path.with_suffix(".json")
-    draft = target.with_name(target.name + ".tmp")
-    try:
-        with open(draft, "w", encoding="utf-8", opener=_create) as file:
-            json.dump(summary, file, indent=2)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(target)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make new names in the directory durable, where the system has a way to."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-class _Lock:
-    """Held on a volume as long as the process lives; the system releases it, also after a kill.
-
-    The file's content is a mark: a CSV, and the time of the last write to it after which no answer had been lost yet.
-    Whatever answers a killed run lost belong to calls that began after it.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self._file = open(directory / ".lock", "r+b", buffering=0, opener=_create)  # noqa: SIM115 - held for good
-        if not _try_lock(self._file.fileno()):
-            raise Busy(
-                f"Another run is under way on OUTPUT_DIR {str(directory)!r}. Nothing was expired by this one; let the"
-                " other one finish."
-            )
-
-    def release(self) -> None:
-        self._file.close()
-
-    def mark(self, csv_path: Path) -> datetime | None:
-        """When the last write to this CSV was made durable, if that is what the mark tells."""
-        self._file.seek(0)
-        try:
-            moment, name = self._file.read(4096).decode().splitlines()[0].split()
-            return datetime.fromisoformat(moment) if name == csv_path.name else None
-        except (ValueError, IndexError):
-            return None
-
-    def set_mark(self, csv_path: Path) -> None:
-        with suppress(OSError):  # an older mark only widens the window of a killed run
-            self._file.seek(0)
-            self._file.write(f"{timestamp(datetime.now(UTC))} {csv_path.name}\n".encode())
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _try_lock(descriptor: int) -> bool:
-        os.lseek(descriptor, 1 << 20, os.SEEK_SET)  # behind the mark: others could not read a locked range
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-else:
-    import fcntl
-
-    def _try_lock(descriptor: int) -> bool:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-
-def _recover(directory: Path, lock: _Lock, at_work: float) -> None:
-    """Give the CSV of every killed run its final name, whole rows only, and a summary that names the lost window.
-
-    Whenever this is killed itself, the next run takes it up again.
-    """
-    for draft in directory.glob("expired_exams_*.json.tmp"):
-        draft.unlink()
-    for partial in sorted(directory.glob(f"expired_exams_*.csv{_PARTIAL}")):
-        csv_path = partial.with_suffix("")
-        if not (named := _named(csv_path)):
-            continue
-        if csv_path.exists():
-            raise FileExistsError(0, f"it holds both {csv_path.name} and {partial.name}; move one of them away")
-        length, exams = _whole_rows(partial)
-        if not csv_path.with_suffix(".json").exists():  # with a summary, the run lacked nothing but the new name
-            start = max(named.started, lock.mark(csv_path) or named.started)
-            window = Window.until_now(start, "the run was killed", at_work)
-            _report_killed(csv_path, named, exams, window)
-        _cut_torn_row(partial, length)
-        partial.rename(csv_path)
-    _sync_directory(directory)
-
-
-def _whole_rows(path: Path) -> tuple[int, Counter[str]]:
-    """The length of a CSV file up to the end of its last whole row, and its exams by status."""
-    length, end, quotes, exams = 0, 0, 0, Counter[str]()
-    with path.open("rb") as file:
-        for line in file:
-            end += len(line)
-            quotes += line.count(b'"')
-            if line.endswith(b"\r\n") and quotes % 2 == 0:  # else the line break stands in a quoted cell
-                if length:
-                    status = line.rpartition(b",")[2].strip()
-                    exams[status_of(status.decode("utf-8", "replace"))] += 1
-                length = end
-    return length, exams
-
-
-class _Name(NamedTuple):
-    client: str
-    started: datetime
-
-
-def _named(csv_path: Path) -> _Name | None:
-    """What the name of a run's CSV tells; None for a file that is no such CSV."""
-    name = _NAME.fullmatch(csv_path.name)
-    try:
-        return _Name(name[1], datetime.strptime(name[2], _STAMP).replace(tzinfo=UTC)) if name else None
-    except ValueError:
-        return None
-
-
-def _report_killed(csv_path: Path, named: _Name, exams: Counter[str], window: Window) -> None:
-    start, end = timestamp(window.start), timestamp(window.end)
-    message = (
-        f"An earlier run was killed. Its {exams.total():,} rows are in {csv_path.name}; an answer may be lost: exams"
-        f" that Proctor changed from {start} to {end} may be in no CSV."
-    )
-    summary = Summary(
-        named.client, None, started=named.started, outcome=Outcome.KILLED, message=message, exams=exams, lost=[window]
-    )
-    unknown = {"version": None, "calls": None, "retries": None}
-    _write_summary(csv_path, summary.as_object() | unknown)
-    event(logging.WARNING, "killed_run", message, csv=csv_path.name, start=start, end=end)
-
-
-def _cut_torn_row(partial: Path, length: int) -> None:
-    with partial.open("r+b") as file:
-        file.seek(length)
-        if torn := file.read():
-            event(logging.WARNING, "torn_row", f"Cut from {partial.name}, as it is no whole row: {torn[:1000]!r}")
-            file.truncate(length)
-        if not length:
-            file.seek(0)
-            file.write(_line(Exam._fields))
-        file.flush()
-        os.fsync(file.fileno())

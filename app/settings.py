@@ -8,7 +8,7 @@ All that is wrong is collected, so that one run names every problem; no message 
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -162,7 +162,7 @@ _KINDS = {
     "MAX_LOST_RESPONSES": _Kind(_number(int, 0, 1000), "2"),
     "MAX_RUNTIME": _Kind(_number(float, 0, 7 * _DAY), "0"),
     "FAIL_ON_NO_PROGRESS": _Kind(_truth, "false"),
-    "OUTPUT_DIR": _Kind(Path),
+    "OUTPUT_DIR": _Kind(lambda value: Path(_text(value))),
     "LOG_LEVEL": _Kind(_choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO"),
     "LOG_FORMAT": _Kind(_choice("text", "json"), "text"),
     "HEARTBEAT_URL": _Kind(_url, secret=True),
@@ -232,13 +232,15 @@ def _look_up(
     name: str, environ: Mapping[str, str], secrets_dir: Path, dotenv: Path, from_dotenv: Mapping[str, str]
 ) -> tuple[str | None, str]:
     """The text of a setting, None or empty where it is not set, and the place it is from."""
-    secret = secrets_dir / name.lower()
-    for text, source in (
-        _variable(environ, name, "environment"),
-        (_read_file(name, secret), str(secret)),
-        _variable(from_dotenv, name, str(dotenv)),
-    ):
-        if text:
+
+    def places() -> Iterator[tuple[str | None, str]]:
+        yield _variable(environ, name, "environment")
+        secret = secrets_dir / name.lower()
+        yield _read_file(name, secret), str(secret)
+        yield _variable(from_dotenv, name, str(dotenv))
+
+    for text, source in places():
+        if text and (text.strip() or _KINDS[name].secret):
             return text, source
     return None, ""
 
@@ -252,7 +254,9 @@ def _variable(variables: Mapping[str, str], name: str, place: str) -> tuple[str 
         return text, place
     content = _read_file(f"{name}_FILE", Path(file))
     if content is None:
-        raise ValueError(f"{name}_FILE ({place}) names {file!r}, which does not exist.")
+        # Where a secret is expected, the secret itself may stand in place of the path.
+        shown = repr(file) if os.path.isabs(file) or not _KINDS[name].secret else "a file"
+        raise ValueError(f"{name}_FILE ({place}) names {shown} that does not exist.")
     return content, file
 
 
@@ -262,7 +266,7 @@ def _read_file(name: str, path: Path) -> str | None:
         with path.open("rb") as file:
             content = file.read(_LONGEST_FILE + 1)
         if len(content) <= _LONGEST_FILE:
-            return content.decode().removesuffix("\n").removesuffix("\r")
+            return re.sub(r"\r?\n\Z", "", content.decode())
         problem = f"is larger than {_LONGEST_FILE} bytes"
     except (FileNotFoundError, NotADirectoryError):
         return None

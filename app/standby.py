@@ -15,9 +15,9 @@ from pathlib import Path
 
 from app.exits import Misconfigured
 from app.logs import event
-from app.report import prove_writable
 from app.settings import Settings
 from app.signals import Interrupted, Stop
+from app.volume import prove_writable
 
 if sys.platform != "linux":
     raise Misconfigured("standby waits in a Linux container; here, run the job itself from a scheduler.")

@@ -163,7 +163,8 @@ def _unsent(error: Exception, url: str) -> Exception | None:
                 " CA, set TLS_CA_FILE to that CA's certificate."
             )
     if isinstance(error, requests.RequestException) and isinstance(error, ValueError):
-        return Misconfigured(f"{host} cannot be called: {error}. Check the URL, and HTTP_PROXY and HTTPS_PROXY.")
+        problem = type(error).__name__  # its text may hold the password of a proxy
+        return Misconfigured(f"{host} cannot be called ({problem}). Check its URL, and HTTP_PROXY and HTTPS_PROXY.")
     if isinstance(error, (requests.RequestException, urllib3.exceptions.HTTPError, OSError)):
         through = "the proxy for " if isinstance(error, requests.exceptions.ProxyError) else ""
         return NotSent(f"{through}{host} is not reached: {_reason(error)}")

@@ -14,9 +14,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from app.job import run
+from app.job import open_report, run
 from app.proctor import Batch, Exam, _batch
-from app.report import open_report
 from app.settings import Settings, read
 from app.signals import Stop
 from app.simulator import RANDOM_FAULTS, Simulator, World
