@@ -1,6 +1,7 @@
 """A run from beginning to end: output, token, calls, report, exit code."""
 
 import logging
+from contextlib import closing
 
 from app import __version__
 from app.auth import Tokens
@@ -33,10 +34,10 @@ def run(settings: Settings, stop: Stop) -> int:
             output=report.place,
             version=__version__,
         )
-        transport = Transport(settings, still_waiting)
-        tokens = Tokens(settings, transport, stop.wait)
-        proctor = Proctor(settings, transport)
-        outcome = expire_all(settings, tokens, proctor, report=report, summary=summary, stop=stop)
+        with closing(Transport(settings, still_waiting)) as transport:
+            tokens = Tokens(settings, transport, stop.wait)
+            proctor = Proctor(settings, transport)
+            outcome = expire_all(settings, tokens, proctor, report=report, summary=summary, stop=stop)
     except Interrupted:
         outcome = Outcome.INTERRUPTED
     except Failure as error:

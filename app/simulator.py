@@ -104,6 +104,7 @@ class Simulator:
         self._tokens: dict[str, tuple[float, int]] = {}
         self._last_body = b""
         self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._record_file = record_file
         self._server = _Server((host, port), type("Handler", (_Handler,), {"simulator": self}))
         if certificate:
@@ -132,11 +133,24 @@ class Simulator:
             **{f"AUTH_{name.upper()}": value for name, value in self.world.credentials.items()},
         }
 
-    def write_down(self, entry: dict[str, Any]) -> None:
-        """Add a call that has ended to the record file, as a JSON line."""
-        if self._record_file:
-            with self._lock, open(self._record_file, "a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+    def begin(self, entry: dict[str, Any]) -> None:
+        """Add a call to the record."""
+        with self._changed:
+            self.record.append(entry)
+
+    def end(self, entry: dict[str, Any]) -> None:
+        """Complete a call's entry, and append it to the record file as a JSON line."""
+        with self._changed:
+            entry["end"] = _now()
+            self._changed.notify_all()
+            if self._record_file:
+                with open(self._record_file, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(entry) + "\n")
+
+    def wait_idle(self) -> None:
+        """Wait until every call that began has ended, also those whose caller has gone."""
+        with self._changed:
+            self._changed.wait_for(lambda: all("end" in entry for entry in self.record))
 
     def grant(self) -> tuple[str, int]:
         """A new token and its lifetime in seconds."""
@@ -275,7 +289,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._page(405, {"Allow": "POST"}) if self.simulator.admits(token) else self._invalid_token()
         fault = self.simulator.next_fault()
         entry: dict[str, Any] = {"fault": fault, "expired": [], "start": _now(), "delivered": False}
-        self.simulator.record.append(entry)
+        self.simulator.begin(entry)
         try:
             if fault == "401" or not self.simulator.admits(token):
                 self._invalid_token()
@@ -287,8 +301,7 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:
             self.close_connection = True
         finally:
-            entry["end"] = _now()
-            self.simulator.write_down(entry)
+            self.simulator.end(entry)
 
     def _misbehave(self, fault: str, entry: dict[str, Any]) -> None:
         """Do what the fault says; OSError where the answer does not go out whole."""

@@ -101,6 +101,10 @@ class Transport:
             self._session.mount(scheme, self._adapter)
         self._last_used = 0.0
 
+    def close(self) -> None:
+        """Close the connection; another request opens a new one."""
+        self._session.close()
+
     def request(self, method: str, url: str, **arguments: Any) -> Answer:
         """Send one request and read its whole answer, for at most the read timeout. Redirects are not followed.
 

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -38,13 +37,6 @@ def read_until(process: subprocess.Popen[bytes], event: str) -> None:
         if json.loads(line)["event"] == event:
             return
     pytest.fail(f"the process ended without the event {event!r}")
-
-
-def wait_for_handlers() -> None:
-    """Until the simulator has recorded every call, also one whose caller is gone."""
-    for thread in threading.enumerate():
-        if "process_request_thread" in thread.name:
-            thread.join(PATIENCE)
 
 
 @pytest.mark.parametrize("signum", [SIGTERM, SIGINT])
@@ -83,7 +75,7 @@ def test_a_signal_in_a_call_whose_answer_gets_lost_ends_the_run_and_names_the_lo
     process.send_signal(SIGTERM)
     result = jobs.finish(process)
     simulator.release.set()
-    wait_for_handlers()
+    simulator.wait_idle()
     assert result.code == 143
     assert len(simulator.record) == 2
     assert len(result.summary["lost"]) == 1
@@ -100,7 +92,7 @@ def test_a_second_signal_in_a_call_ends_it_at_once_and_names_its_window(
     process.send_signal(SIGINT)  # another one, as two of a kind may arrive as one
     result = jobs.finish(process)
     simulator.release.set()
-    wait_for_handlers()
+    simulator.wait_idle()
 
     assert result.code in (128 + SIGTERM, 128 + SIGINT)
     assert result.summary["outcome"] == "interrupted"

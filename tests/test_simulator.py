@@ -33,8 +33,8 @@ class Watched(Simulator):
         super().__init__(world)
         self.notes: Queue[dict[str, Any]] = Queue()
 
-    def write_down(self, entry: dict[str, Any]) -> None:
-        super().write_down(entry)
+    def end(self, entry: dict[str, Any]) -> None:
+        super().end(entry)
         self.notes.put(entry)
 
     def noted(self) -> dict[str, Any]:
