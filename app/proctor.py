@@ -149,6 +149,9 @@ class _Number(str):
     """A JSON number as it was sent: no digit of an id gets lost."""
 
 
+_KINDS = [str, str, str, _Number, str]  # of an exam's fields
+
+
 def _batch(body: bytes) -> Batch | None:
     """The batch in an answer's body, or None where it is not the JSON that Proctor sends."""
     oddities: list[str] = []
@@ -178,13 +181,14 @@ def _exam(record: Any, oddities: list[str]) -> Exam:
         oddities.append("a record that is no object (written as its examId)")
         return Exam("", "", _cell(record), "", "")
     values = [record.get(name) for name in Exam._fields]
-    oddities += [f"a record without {name}" for name, value in zip(Exam._fields, values, strict=True) if value is None]
-    oddities += [
-        f"a record whose {name} is not {'a number' if name == 'studentId' else 'text'}"
-        for name, value in zip(Exam._fields, values, strict=True)
-        if value is not None and type(value) is not (_Number if name == "studentId" else str)
-    ]
-    oddities += [f"a record with the unknown field {name!r} (left out)" for name in record.keys() - set(Exam._fields)]
+    if list(map(type, values)) != _KINDS or len(record) != len(values):
+        for name, value, kind in zip(Exam._fields, values, _KINDS, strict=True):
+            if value is None:
+                oddities.append(f"a record without {name}")
+            elif type(value) is not kind:
+                oddities.append(f"a record whose {name} is not {'a number' if kind is _Number else 'text'}")
+        unknown = record.keys() - set(Exam._fields)
+        oddities += [f"a record with the unknown field {name[:100]!r} (left out)" for name in unknown]
     return Exam(*map(_cell, values))
 
 

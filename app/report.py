@@ -25,7 +25,7 @@ class Report:
         self._stop = stop
         try:
             self._durable = is_regular(descriptor)
-            _, problem = self._append(line_of(Exam._fields))
+            _, problem = self._append(HEADER)
             if problem:
                 raise problem
         except OSError as error:
@@ -37,7 +37,7 @@ class Report:
         Raises:
             OutputFailed, Interrupted: rows are missing in the CSV; they were sent to the log instead.
         """
-        lines = [line_of(exam) for exam in exams]
+        lines = lines_of(exams)
         kept, problem = self._append(b"".join(lines))
         if not problem:
             return
@@ -89,8 +89,11 @@ class Report:
         return OutputFailed(f"The CSV cannot be written to {self.place}: {error.strerror}. {consequence}")
 
 
-def line_of(cells: Iterable[str]) -> bytes:
-    """A row of a CSV as RFC 4180 has it, in UTF-8. What UTF-8 cannot hold is written as an escape."""
+def lines_of(rows: Iterable[Iterable[str]]) -> list[bytes]:
+    """Rows of a CSV as RFC 4180 has them, in UTF-8. What UTF-8 cannot hold is written as an escape."""
     lines: list[str] = []
-    csv.writer(SimpleNamespace(write=lines.append)).writerow(cells)
-    return lines[0].encode("utf-8", "backslashreplace")
+    csv.writer(SimpleNamespace(write=lines.append)).writerows(rows)
+    return [line.encode("utf-8", "backslashreplace") for line in lines]
+
+
+HEADER = lines_of([Exam._fields])[0]

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from app.exits import Busy, Outcome, OutputFailed
 from app.logs import event, timestamp
 from app.proctor import Exam, Window
-from app.report import Report, line_of
+from app.report import HEADER, Report
 from app.settings import Settings
 from app.signals import Stop
 from app.summary import Summary, status_of
@@ -269,6 +269,6 @@ def _cut_torn_row(partial: Path, length: int) -> None:
             file.truncate(length)
         if not length:
             file.seek(0)
-            file.write(line_of(Exam._fields))
+            file.write(HEADER)
         file.flush()
         os.fsync(file.fileno())

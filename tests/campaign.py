@@ -130,7 +130,7 @@ def kill(process: BaseProcess, chance: random.Random, tally: Tally) -> None:
     """Send signals at a moment drawn so that early and late ones are likely."""
     pid = process.pid
     assert pid
-    time.sleep(0.01 + chance.expovariate(30))
+    time.sleep(0.03 + chance.expovariate(25))
     for signum in chance.choice(KILLS):
         with suppress(ProcessLookupError):
             os.kill(pid, signum)
