@@ -16,10 +16,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise ValueError
-    return number
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}")
+    return int(text)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

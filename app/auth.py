@@ -60,8 +60,8 @@ class Tokens:
                 self._token, lifetime = self._retrying(self._request)
             except Transient as reason:
                 raise Unavailable(
-                    f"No token after {self._settings.max_attempts} attempts: {reason}. Nothing was expired by this"
-                    f" call. Check that {_where(self._settings)} is up and reached from here."
+                    f"No token: {reason}. Attempts: {self._settings.max_attempts}. Check that {_where(self._settings)}"
+                    " is up and reached from here."
                 ) from None
             self._renew_at = time.monotonic() + lifetime - min(_MARGIN_SECONDS, lifetime * _MARGIN_PART)
             event(logging.DEBUG, "token", f"Got a token, valid for {lifetime:g} s.", lifetime_seconds=lifetime)

@@ -60,7 +60,12 @@ def _with_settings(act: Callable[[Settings], int]) -> int:
     if not configuration.problems:
         return act(configuration.settings())
     code = ExitCode.CONFIGURATION
-    event(logging.ERROR, "end", f"Ended with exit code {code}: nothing was expired. Mend these settings.")
+    event(
+        logging.ERROR,
+        "end",
+        f"Ended with exit code {code}: nothing was expired. Mend these settings, in the"
+        " environment, in secret files or in .env in the working directory.",
+    )
     beat(configuration.values["HEARTBEAT_URL"], str(code))
     return code
 

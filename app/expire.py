@@ -33,6 +33,7 @@ def expire_all(
         Interrupted: a signal came; the rows of every answer received are written.
         Failure: the run cannot go on; the rows of every answer received are written, to stderr where need be.
     """
+    inherited = len(summary.lost)
     deadline = time.monotonic() + (settings.max_runtime or float("inf"))
 
     def check_time() -> None:
@@ -57,10 +58,10 @@ def expire_all(
                 event(logging.INFO, "token_rejected", "Proctor answered 401; asking for a new token.")
                 tokens.discard()
             except Lost as lost:
-                if len(summary.lost) <= settings.max_lost_responses:
+                if (number := len(summary.lost) - inherited) <= settings.max_lost_responses:
                     raise
                 raise TooManyLost(
-                    f"{len(summary.lost)} answers may be lost, more than MAX_LOST_RESPONSES="
+                    f"{number} answers may be lost, more than MAX_LOST_RESPONSES="
                     f"{settings.max_lost_responses} allows; the last one because: {lost}. If every call ends like"
                     " this from the first on, check CLIENT_NAME and Proctor's own log."
                 ) from None
@@ -119,7 +120,8 @@ def _log_lost(window: Window) -> None:
     event(
         logging.ERROR,
         "answer_lost",
-        f"An answer may be lost: exams that Proctor changed from {start} to {end} may be in no CSV. {window.reason}.",
+        f"An answer may be lost: exams that Proctor changed from {start} to {end} may be in no CSV. Reason:"
+        f" {window.reason}.",
         start=start,
         end=end,
         reason=window.reason,

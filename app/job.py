@@ -21,11 +21,13 @@ from app.volume import VolumeReport
 def run(settings: Settings, stop: Stop) -> int:
     """Expire all overdue exams and report them. Returns the exit code; raises nothing."""
     summary = Summary(settings.client_name, settings.proctor_url)
+    stop.on_first = lambda signum: _announce(signum, settings)
     report: Report | None = None
     failure: Failure | None = None
     beat(settings.heartbeat_url, "start")
     try:
         report = open_report(settings, stop)
+        summary.lost += report.inherited
         event(
             logging.INFO,
             "start",
@@ -63,6 +65,16 @@ def run(settings: Settings, stop: Stop) -> int:
     summary.log_end()
     beat(settings.heartbeat_url, str(code), summary.as_object())
     return code
+
+
+def _announce(signum: int, settings: Settings) -> None:
+    event(
+        logging.WARNING,
+        "signal",
+        f"Signal {signum} came. The run ends when the call under way, if any, is answered and its rows are written: it"
+        f" waits up to {settings.read_timeout:g} s. A second signal gives that answer up as lost.",
+        signum=signum,
+    )
 
 
 def still_waiting(seconds: float) -> None:

@@ -97,7 +97,7 @@ class Proctor:
             raise Transient(f"Proctor turned the call away: {answer}", answer.retry_after)
         if failure := _wrong(answer, self._url):
             raise failure
-        reason = f"Proctor answered {answer}"
+        reason = f"Proctor answered {answer}" + (", which is not its list of exams" if answer.status == 200 else "")
         if answer.status in (502, 504):  # the answer of a gateway, which knows no more than that
             raise Lost(Window.until_now(start, reason, self._at_work), wait=float("inf"))
         raise Lost(Window.until_now(start, reason))

@@ -184,6 +184,7 @@ class Configuration:
     """What was found: a value and its source for each setting, and what is wrong or doubtful, a sentence each."""
 
     values: dict[str, Any] = field(default_factory=dict, repr=False)
+    texts: dict[str, str | None] = field(default_factory=dict, repr=False)
     sources: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -200,10 +201,10 @@ class Configuration:
 
     def shown(self, name: str) -> str:
         """The value of a setting for people's eyes: never a secret's."""
-        value = self.values.get(name)
-        if value is None:
+        text = self.texts.get(name)
+        if not text:
             return "not set"
-        return "(secret)" if _KINDS[name].secret else str(value)
+        return "(secret)" if _KINDS[name].secret else text
 
 
 def read(
@@ -214,11 +215,13 @@ def read(
     from_dotenv = _read_dotenv(dotenv, configuration)
     for name, kind in _KINDS.items():
         configuration.sources[name] = "default"
+        configuration.texts[name] = kind.default
         configuration.values[name] = kind.parse(kind.default) if kind.default else None
         try:
             text, source = _look_up(name, environ, secrets_dir, dotenv, from_dotenv)
             if text:
                 configuration.sources[name] = source
+                configuration.texts[name] = text
                 configuration.values[name] = _parse(name, kind, text, source, configuration)
             elif kind.default is None:
                 raise ValueError(f"{name} is not set.")
@@ -348,7 +351,7 @@ def _read_dotenv(path: Path, configuration: Configuration) -> dict[str, str]:
             variables[binding.key] = binding.value or ""
     known = {name + suffix for name in _KINDS for suffix in ("", "_FILE")} | _OF_COMPOSE
     for name in sorted(variables.keys() - known):
-        configuration.warnings.append(f"{path} sets {name}, which is no setting of this program{_nearest(name)}.")
+        configuration.warnings.append(f"{path} sets {name}, which is no setting of this program{_nearest(name)}")
     return variables
 
 
@@ -356,6 +359,6 @@ def _nearest(name: str) -> str:
     import difflib
 
     if name in _FORMER:
-        return f"; it is called {_FORMER[name]} now"
+        return f"; it is called {_FORMER[name]} now."
     nearest = difflib.get_close_matches(name.upper(), _KINDS, n=1)
-    return f"; did you mean {nearest[0]}?" if nearest else ""
+    return f"; did you mean {nearest[0]}?" if nearest else "."

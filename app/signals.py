@@ -7,7 +7,7 @@ Imports nothing slow: as PID 1 of a container the process ignores SIGTERM until 
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _NEVER = float("inf")
@@ -22,6 +22,8 @@ class Stop:
 
     def __init__(self) -> None:
         self.signum: int | None = None
+        self.on_first: Callable[[int], None] = lambda _: None
+        """Called with the first signal's number, between any two steps of the program."""
         self._received = 0
         self._raise_at: float = _NEVER
 
@@ -31,8 +33,10 @@ class Stop:
             signal.signal(getattr(signal, name), self._receive)
 
     def _receive(self, signum: int, _frame: object) -> None:
-        self.signum = self.signum or signum
         self._received += 1
+        if not self.signum:
+            self.signum = signum
+            self.on_first(signum)
         if self._received >= self._raise_at:
             self._raise_at = _NEVER
             raise Interrupted

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from app import __version__
-from app.exits import ExitCode, Failure, Outcome, exit_code
+from app.exits import ExitCode, Failure, Outcome, OutputFailed, exit_code
 from app.logs import event, timestamp
 from app.proctor import Exam, Window
 
@@ -66,7 +66,7 @@ class Summary:
         event(
             logging.INFO,
             "progress",
-            f"{total:,} exams in {self.calls:,} calls so far, {total / seconds:,.0f} a second.",
+            f"{_plural(total, 'exam')} in {_plural(self.calls, 'call')} so far, {total / seconds:,.0f} a second.",
             exams=total,
             calls=self.calls,
             seconds=round(seconds, 3),
@@ -76,7 +76,7 @@ class Summary:
         """Close the tally; return the exit code."""
         self.ended = datetime.now(UTC)
         self.outcome = outcome
-        self.message = str(failure) if failure else _MEANING[outcome]
+        self.message = self._message(outcome, failure)
         self.exit_code = exit_code(
             outcome,
             failure=failure.code if failure else None,
@@ -85,6 +85,18 @@ class Summary:
             fail_on_no_progress=fail_on_no_progress,
         )
         return self.exit_code
+
+    def _message(self, outcome: Outcome, failure: Failure | None) -> str:
+        """What ended the run, what that means for the exams, and what to do."""
+        parts = [str(failure) if failure else _MEANING[outcome]]
+        if failure and not isinstance(failure, OutputFailed) and not self.lost:
+            parts.append("The exams so far are in the CSV; others stay due." if self.calls else "Nothing was expired.")
+        if self.lost:
+            parts.append(
+                "Exams may have been expired that are in no CSV, and no later run reports them: find them as the README"
+                " says under 'When answers are lost'."
+            )
+        return " ".join(parts)
 
     def log_end(self) -> None:
         """The last line of a run, to be read at a glance."""
@@ -101,7 +113,7 @@ class Summary:
         by_status = ", ".join(f"{count:,} {status}" for status, count in sorted(self.exams.items()))
         parts = [
             _plural(self.exams.total(), "exam") + (f" ({by_status})" if by_status else ""),
-            _plural(self.calls, "call"),
+            _plural(self.calls, "answered call"),
             _plural(self.retries, "retry", "retries"),
             f"{time.monotonic() - self._clock:.1f} s",
         ]

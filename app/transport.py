@@ -178,6 +178,8 @@ def _unsent(error: Exception, url: str) -> Exception | None:
 def _reason(error: Exception) -> str:
     """The root cause in a few words, without the object addresses and URLs that the libraries wrap it in."""
     for cause in reversed(_causes(error)):
+        if isinstance(cause, (http.client.IncompleteRead, urllib3.exceptions.IncompleteRead)):
+            return "the answer broke off"
         if isinstance(cause, (OSError, http.client.HTTPException, OverflowError)):
             return (isinstance(cause, OSError) and cause.strerror) or str(cause) or type(cause).__name__
     return str(error) or type(error).__name__

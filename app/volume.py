@@ -38,7 +38,7 @@ class VolumeReport(Report):
         try:
             self._lost = False
             self._lock = _Lock(directory)
-            _recover(directory, self._lock, settings.read_timeout)
+            self.inherited = _recover(directory, self._lock, settings.read_timeout)
             self._csv = _new_name(directory, settings.client_name)
             self._partial = self._csv.with_name(self._csv.name + _PARTIAL)
             # Closed when the process ends, or by `finish`.
@@ -85,7 +85,8 @@ def prove_writable(directory: Path) -> None:
             file.write(b"x")
             file.flush()
     except OSError as error:
-        raise OutputFailed(_unusable(directory, error)) from None
+        nameless = OSError(error.errno, error.strerror)  # the name of that file tells nobody anything
+        raise OutputFailed(_unusable(directory, nameless)) from None
 
 
 def _unusable(directory: Path, error: OSError) -> str:
@@ -94,7 +95,8 @@ def _unusable(directory: Path, error: OSError) -> str:
     if sys.platform != "win32":
         who = f" as user {os.geteuid()}, group {os.getegid()}"
     what = f" ({error.filename})" if error.filename and str(error.filename) != str(directory) else ""
-    return f"OUTPUT_DIR {str(directory)!r} cannot be used{who}: {error.strerror}{what}."
+    advice = " Make it writable for that user." if isinstance(error, PermissionError) else ""
+    return f"OUTPUT_DIR {str(directory)!r} cannot be used{who}: {error.strerror}{what}.{advice}"
 
 
 def _new_name(directory: Path, client_name: str) -> Path:
@@ -195,11 +197,12 @@ else:
         return True
 
 
-def _recover(directory: Path, lock: _Lock, at_work: float) -> None:
+def _recover(directory: Path, lock: _Lock, at_work: float) -> list[Window]:
     """Give the CSV of every killed run its final name, whole rows only, and a summary that names the lost window.
 
-    Whenever this is killed itself, the next run takes it up again.
+    Returns those windows. Whenever this is killed itself, the next run takes it up again.
     """
+    windows = []
     for draft in directory.glob("expired_exams_*.json.tmp"):
         draft.unlink()
     for partial in sorted(directory.glob(f"expired_exams_*.csv{_PARTIAL}")):
@@ -213,9 +216,11 @@ def _recover(directory: Path, lock: _Lock, at_work: float) -> None:
             start = max(named.started, lock.mark(csv_path) or named.started)
             window = Window.until_now(start, "the run was killed", at_work)
             _report_killed(csv_path, named, exams, window)
+            windows.append(window)
         _cut_torn_row(partial, length)
         partial.rename(csv_path)
     _sync_directory(directory)
+    return windows
 
 
 def _whole_rows(path: Path) -> tuple[int, Counter[str]]:
@@ -258,7 +263,7 @@ def _report_killed(csv_path: Path, named: _Name, exams: Counter[str], window: Wi
     )
     unknown = {"version": None, "calls": None, "retries": None}
     _write_summary(csv_path, summary.as_object() | unknown)
-    event(logging.WARNING, "killed_run", message, csv=csv_path.name, start=start, end=end)
+    event(logging.ERROR, "killed_run", message, csv=csv_path.name, start=start, end=end)
 
 
 def _cut_torn_row(partial: Path, length: int) -> None:

@@ -94,7 +94,7 @@ def test_each_setting_is_shown_with_its_source_but_no_secret(
     lines = result.stdout.decode().splitlines()
     shown = {name: next(line for line in lines if line.split()[0] == name) for name in NAMES}
     for name, value, source in [
-        ("PROCTOR_URL", f"{simulator.url}/proctor", "environment"),
+        ("PROCTOR_URL", simulator.url, "environment"),
         ("CLIENT_NAME", "SBAC_PT", "client"),
         ("MAX_ATTEMPTS", "7", ".env"),
         ("OUTPUT_DIR", str(volume), "environment"),

@@ -284,7 +284,7 @@ def test_what_a_killed_run_leaves_is_brought_in_order_by_the_next_one(
     simulator.release.set()
     result = run(simulator, OUTPUT_DIR=str(volume))
 
-    assert result.code == 0
+    assert result.code == 65
     csv = partial.with_suffix("")
     held = next(call for call in simulator.record if call["fault"] == "hold")
     others = [exam for call in simulator.record if call is not held for exam in call["expired"]]
@@ -321,7 +321,7 @@ def test_of_a_row_that_was_torn_at_any_byte_nothing_stays(
     simulate: Simulate, run: Run, volume: Path, whole: bytes, last: bytes
 ) -> None:
     stems = [leave(volume, end, whole + last[:end]) for end in range(len(last))]
-    assert run(simulate(exams=0), OUTPUT_DIR=str(volume)).code == 0
+    assert run(simulate(exams=0), OUTPUT_DIR=str(volume)).code == 65
     for stem in stems:
         assert (volume / f"{stem}.csv").read_bytes() == (whole or HEADER_LINE)
         summary = json.loads((volume / f"{stem}.json").read_bytes())
@@ -344,7 +344,7 @@ def test_a_whole_row_of_a_killed_run_stays_whatever_is_in_it(
     simulate: Simulate, run: Run, volume: Path, row: bytes
 ) -> None:
     stem = leave(volume, 0, HEADER_LINE + row)
-    assert run(simulate(exams=0), OUTPUT_DIR=str(volume)).code == 0
+    assert run(simulate(exams=0), OUTPUT_DIR=str(volume)).code == 65
     assert (volume / f"{stem}.csv").read_bytes() == HEADER_LINE + row
 
 
@@ -361,7 +361,7 @@ def test_a_run_that_was_killed_after_its_summary_only_gets_its_final_name(
 def test_the_draft_of_a_summary_is_replaced(simulate: Simulate, run: Run, volume: Path) -> None:
     stem = leave(volume, 0, HEADER_LINE + PLAIN)
     (volume / f"{stem}.json.tmp").write_bytes(b'{"vers')
-    assert run(simulate(exams=0), OUTPUT_DIR=str(volume)).code == 0
+    assert run(simulate(exams=0), OUTPUT_DIR=str(volume)).code == 65
     assert json.loads((volume / f"{stem}.json").read_bytes())["outcome"] == "killed"
     assert not list(volume.glob("*.tmp"))
 
