@@ -8,19 +8,23 @@ from app import logs, settings
 from app.exits import ExitCode, Failure
 from app.heartbeat import beat
 from app.job import run
-from app.logs import event
+from app.logs import event, log
 from app.settings import Configuration, Settings
 from app.signals import Stop
 
 
 def main(arguments: Sequence[str], stop: Stop) -> int:
     """Run a command; return the exit code."""
-    _occupy_stderr()
+    _occupy_streams()
     try:
         return _run(arguments, stop)
     except Failure as failure:
         event(logging.ERROR, "end", f"Ended with exit code {failure.code}: {failure}")
         return failure.code
+    except Exception as error:
+        log.exception("This is a bug; please report it.")
+        event(logging.ERROR, "end", f"Ended with exit code {ExitCode.BUG}: a bug ({type(error).__name__}).")
+        return ExitCode.BUG
 
 
 def _run(arguments: Sequence[str], stop: Stop) -> int:
@@ -70,12 +74,13 @@ def _with_settings(act: Callable[[Settings], int]) -> int:
     return code
 
 
-def _occupy_stderr() -> None:
-    """Where stderr is closed, let nothing else get its number: log lines would end up in the CSV."""
-    try:
-        os.fstat(2)
-    except OSError:
-        null = os.open(os.devnull, os.O_RDWR)
-        if null != 2:
-            os.dup2(null, 2)
-            os.close(null)
+def _occupy_streams() -> None:
+    """Where stdout or stderr is closed, let no file or socket get its number: it would be written to."""
+    for descriptor, mode in ((1, os.O_RDONLY), (2, os.O_RDWR)):  # to a CSV that goes nowhere, a write must fail
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            null = os.open(os.devnull, mode)
+            if null != descriptor:
+                os.dup2(null, descriptor)
+                os.close(null)

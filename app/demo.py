@@ -14,7 +14,7 @@ from app.simulator import Simulator, World
 def demo(exams: int, faults: bool, stop: Stop) -> int:
     """Expire `exams` made-up exams over real HTTP on loopback, CSV to stdout; return the exit code."""
     nowhere = Path(os.devnull)
-    script = ["ok", "503", "401", "reset-after"] if faults else []
+    script = ["503", "401", "reset-after"] if faults else []
     with Simulator(World(exams=exams, faults=script)) as simulator:
         log_settings = {name: os.environ[name] for name in ("LOG_LEVEL", "LOG_FORMAT") if name in os.environ}
         configuration = settings.read(

@@ -1,7 +1,7 @@
 """A run from beginning to end: output, token, calls, report, exit code."""
 
 import logging
-from contextlib import closing
+from contextlib import closing, suppress
 
 from app import __version__
 from app.auth import Tokens
@@ -14,7 +14,7 @@ from app.report import Report
 from app.settings import Settings
 from app.signals import Interrupted, Stop
 from app.summary import Summary
-from app.transport import Transport
+from app.transport import Transport, verify_of
 from app.volume import VolumeReport
 
 
@@ -24,9 +24,11 @@ def run(settings: Settings, stop: Stop) -> int:
     stop.on_first = lambda signum: _announce(signum, settings)
     report: Report | None = None
     failure: Failure | None = None
-    beat(settings.heartbeat_url, "start")
+    verify = verify_of(settings)
     try:
         report = open_report(settings, stop)
+        with stop.interruptible(after=1):
+            beat(settings.heartbeat_url, "start", verify=verify)
         summary.lost += report.inherited
         event(
             logging.INFO,
@@ -36,7 +38,7 @@ def run(settings: Settings, stop: Stop) -> int:
             output=report.place,
             version=__version__,
         )
-        with closing(Transport(settings, still_waiting)) as transport:
+        with closing(Transport.of(settings, still_waiting)) as transport:
             tokens = Tokens(settings, transport, stop.wait)
             proctor = Proctor(settings, transport)
             outcome = expire_all(settings, tokens, proctor, report=report, summary=summary, stop=stop)
@@ -59,11 +61,12 @@ def run(settings: Settings, stop: Stop) -> int:
             report.finish(summary.as_object())
         except OutputFailed as error:
             event(logging.ERROR, "output_failed", str(error))
-            if code in (ExitCode.OK, ExitCode.ANSWERS_LOST):
+            if code == ExitCode.OK:
                 outcome, failure = Outcome.FAILED, error
                 code = end()
     summary.log_end()
-    beat(settings.heartbeat_url, str(code), summary.as_object())
+    with suppress(Interrupted), stop.interruptible(after=2):
+        beat(settings.heartbeat_url, str(code), summary.as_object(), verify)
     return code
 
 

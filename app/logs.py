@@ -64,9 +64,13 @@ class _StderrHandler(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self._stalled = False
+        self._busy = False
 
     def emit(self, record: logging.LogRecord) -> None:
+        if self._busy:  # a signal handler's line must not land within another one
+            return
         line = (self.format(record) + "\n").encode("utf-8", "backslashreplace")
+        self._busy = True
         try:
             while line:
                 self._stalled = not wait_writable(_STDERR, 0 if self._stalled else _PATIENCE)
@@ -75,3 +79,5 @@ class _StderrHandler(logging.Handler):
                 line = line[write_piece(_STDERR, line) :]
         except OSError:
             pass
+        finally:
+            self._busy = False

@@ -38,7 +38,7 @@ class Report:
         """Write a row an exam; return when they are on disk, or handed over to the reader of a pipe.
 
         Raises:
-            OutputFailed, Interrupted: rows are missing in the CSV; they were sent to the log instead.
+            OutputFailed: rows are missing in the CSV; they were sent to the log instead.
         """
         lines = lines_of(exams)
         kept, problem = self._append(b"".join(lines))
@@ -48,13 +48,11 @@ class Report:
             if end > kept:
                 row = line.decode().removesuffix("\r\n")
                 event(logging.ERROR, "unwritten_row", f"UNWRITTEN ROW {row}", row=row)
-        if isinstance(problem, OSError):
-            raise self._failure(
-                problem,
-                "No further call is made. The rows that are missing in the CSV stand in this log, marked UNWRITTEN"
-                " ROW: add them to the CSV, no later run reports these exams.",
-            )
-        raise problem
+        raise self._failure(
+            problem,
+            "No further call is made. The rows that are missing in the CSV stand in this log, marked UNWRITTEN ROW: add"
+            " them to the CSV, no later run reports these exams.",
+        )
 
     def answer_lost(self) -> None:
         """Take note that an answer may be lost."""
@@ -67,8 +65,9 @@ class Report:
         done = 0
         try:
             while done < len(data):
-                with self._stop.interruptible(after=2):
-                    wait_writable(self._descriptor)
+                if not wait_writable(self._descriptor, 0):  # only a reader that takes nothing may be given up
+                    with self._stop.interruptible(after=2):
+                        wait_writable(self._descriptor)
                 done += write_piece(self._descriptor, data[done:])
             if self._durable:
                 os.fsync(self._descriptor)
@@ -88,8 +87,9 @@ class Report:
             return 0
         return done
 
-    def _failure(self, error: OSError, consequence: str) -> OutputFailed:
-        return OutputFailed(f"The CSV cannot be written to {self.place}: {error.strerror}. {consequence}")
+    def _failure(self, error: OSError | Interrupted, consequence: str) -> OutputFailed:
+        what = error.strerror if isinstance(error, OSError) else "a second signal came while nobody read it"
+        return OutputFailed(f"The CSV cannot be written to {self.place}: {what}. {consequence}")
 
 
 def lines_of(rows: Iterable[Iterable[str]]) -> list[bytes]:

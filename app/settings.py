@@ -213,6 +213,9 @@ def read(
     """Look every setting up. Never raises for what it finds: see `Configuration.problems`."""
     configuration = Configuration()
     from_dotenv = _read_dotenv(dotenv, configuration)
+    if secrets_dir.is_dir() and not os.access(secrets_dir, os.X_OK):
+        configuration.warnings.append(f"{secrets_dir} cannot be looked into by this user, and is left out.")
+        secrets_dir = Path(os.devnull)
     for name, kind in _KINDS.items():
         configuration.sources[name] = "default"
         configuration.texts[name] = kind.default
@@ -255,15 +258,15 @@ def _variable(variables: Mapping[str, str], name: str, place: str) -> tuple[str 
         raise ValueError(f"{name} and {name}_FILE are both set ({place}); set one of them.")
     if not file:
         return text, place
-    content = _read_file(f"{name}_FILE", Path(file))
+    # Where a secret is expected, the secret itself may stand in place of the path.
+    shown = "its file" if _KINDS[name].secret else repr(file)
+    content = _read_file(f"{name}_FILE ({place})", Path(file), shown)
     if content is None:
-        # Where a secret is expected, the secret itself may stand in place of the path.
-        shown = repr(file) if os.path.isabs(file) or not _KINDS[name].secret else "a file"
-        raise ValueError(f"{name}_FILE ({place}) names {shown} that does not exist.")
+        raise ValueError(f"{name}_FILE ({place}): {shown} does not exist.")
     return content, file
 
 
-def _read_file(name: str, path: Path) -> str | None:
+def _read_file(name: str, path: Path, shown: str | None = None) -> str | None:
     """The content of a file without its last line break, or None where there is no such file."""
     try:
         with path.open("rb") as file:
@@ -277,7 +280,7 @@ def _read_file(name: str, path: Path) -> str | None:
         problem = f"cannot be read: {error.strerror}"
     except ValueError:
         problem = "is not UTF-8 text"
-    raise ValueError(f"{name}: {str(path)!r} {problem}.")
+    raise ValueError(f"{name}: {shown or repr(str(path))} {problem}.")
 
 
 def _parse(name: str, kind: _Kind, text: str, source: str, configuration: Configuration) -> Any:
@@ -351,7 +354,9 @@ def _read_dotenv(path: Path, configuration: Configuration) -> dict[str, str]:
             variables[binding.key] = binding.value or ""
     known = {name + suffix for name in _KINDS for suffix in ("", "_FILE")} | _OF_COMPOSE
     for name in sorted(variables.keys() - known):
-        configuration.warnings.append(f"{path} sets {name}, which is no setting of this program{_nearest(name)}")
+        # What looks like no name may be a piece of a secret that was broken into lines.
+        shown = name if re.fullmatch("[A-Z][A-Z0-9_]*", name) or _nearest(name) != "." else "something"
+        configuration.warnings.append(f"{path} sets {shown}, which is no setting of this program{_nearest(name)}")
     return variables
 
 

@@ -1,4 +1,4 @@
-"""Turns SIGTERM and SIGINT into an orderly end.
+"""Turns SIGTERM, SIGINT and SIGHUP into an orderly end.
 
 A first signal asks the run to end after the call under way; a second one ends that call as well. A signal raises
 `Interrupted` only inside `with stop.interruptible(after=n)`, so it never lands between an answer and its rows.
@@ -28,9 +28,11 @@ class Stop:
         self._raise_at: float = _NEVER
 
     def install(self) -> None:
-        """Take over SIGTERM and SIGINT (on Windows, Ctrl-C). Main thread only."""
-        for name in ("SIGTERM", "SIGINT"):
-            signal.signal(getattr(signal, name), self._receive)
+        """Take over SIGTERM, SIGINT and, unless `nohup` has it ignored, SIGHUP, where they are. Main thread only."""
+        for name in ("SIGTERM", "SIGINT", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number and signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._receive)
 
     def _receive(self, signum: int, _frame: object) -> None:
         self._received += 1

@@ -37,7 +37,7 @@ def standby(settings: Settings, stop: Stop) -> int:
     while runs := list(_runs()):
         event(logging.INFO, "standby", f"Handing the signal on to {len(runs)} runs and waiting for their end.")
         for pid in runs:
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, stop.signum or signal.SIGTERM)
         for pid in runs:
             _wait_for_end(pid, stop)
@@ -56,7 +56,7 @@ def _runs() -> Iterator[int]:
 
 def _wait_for_end(pid: int, stop: Stop) -> None:
     """Wait for a process that is not a child; a second signal is handed on, too."""
-    with suppress(ProcessLookupError):
+    with suppress(ProcessLookupError, PermissionError):
         descriptor = os.pidfd_open(pid)
         try:
             try:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, Self
 
 import requests
 import urllib3
@@ -27,8 +27,8 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from app.exits import Misconfigured
 from app.settings import Settings
 
-# No server closes an idle connection sooner. Reused after it, a connection may be closed under the request, and a
-# harmless reset would count as a lost answer.
+# A connection that has been idle may be closed by the server under the next request, and a harmless reset would count
+# as a lost answer. Servers keep one open for seconds; one that does not is believed after the first failure.
 _REUSE_WITHIN = 1.0
 _LONGEST_ANSWER = 64 * 1024 * 1024
 _NOTICE_EVERY = 30.0
@@ -91,15 +91,30 @@ class NoAuth(AuthBase):
 class Transport:
     """Sends requests one after the other, over one connection as long as that is safe."""
 
-    def __init__(self, settings: Settings, on_waiting: Callable[[float], None]) -> None:
-        """`on_waiting` is called with the seconds so far, every half minute of a wait for an answer."""
-        self._timeouts = (settings.connect_timeout, settings.read_timeout)
-        self._verify = _verify(settings)
-        self._adapter = _Adapter(settings.read_timeout, on_waiting)
+    def __init__(
+        self,
+        connect_timeout: float,
+        read_timeout: float,
+        verify: bool | str = True,
+        on_waiting: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        """Timeouts are in seconds, that for reading is for a whole answer; `verify` is as in requests.
+
+        `on_waiting` is called with the seconds so far, every half minute of a wait for an answer.
+        """
+        self._timeouts = (connect_timeout, read_timeout)
+        self._verify = verify
+        self._adapter = _Adapter(read_timeout, on_waiting)
         self._session = requests.Session()
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, self._adapter)
         self._last_used = 0.0
+        self._reuse = True
+
+    @classmethod
+    def of(cls, settings: Settings, on_waiting: Callable[[float], None]) -> Self:
+        """The transport that the settings ask for."""
+        return cls(settings.connect_timeout, settings.read_timeout, verify_of(settings), on_waiting)
 
     def close(self) -> None:
         """Close the connection; another request opens a new one."""
@@ -113,7 +128,7 @@ class Transport:
             NoAnswer: the request went out, no whole answer came back.
             Misconfigured: the TLS certificate is not trusted, or the URL or a proxy's cannot be used.
         """
-        if time.monotonic() - self._last_used > _REUSE_WITHIN:
+        if not self._reuse or time.monotonic() - self._last_used > _REUSE_WITHIN:
             self._session.close()
         self._adapter.sent = False
         try:
@@ -135,6 +150,7 @@ class Transport:
                 return Answer(response.status_code, response.headers, bytes(body))
         except Exception as error:
             self._session.close()
+            self._reuse = False
             if self._adapter.sent:
                 raise NoAnswer(_reason(error)) from error
             if failure := _unsent(error, url):
@@ -142,7 +158,7 @@ class Transport:
             raise
 
 
-def _verify(settings: Settings) -> bool | str:
+def verify_of(settings: Settings) -> bool | str:
     """What requests shall check certificates with: nothing, or a file of CA certificates.
 
     True leaves it to requests: REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE, else the certificates that come with it.
@@ -166,7 +182,9 @@ def _unsent(error: Exception, url: str) -> Exception | None:
                 f"The TLS certificate of {host} is not trusted: {cause.verify_message}. If it was issued by your own"
                 " CA, set TLS_CA_FILE to that CA's certificate."
             )
-    if isinstance(error, requests.RequestException) and isinstance(error, ValueError):
+    if isinstance(error, (requests.exceptions.InvalidURL, urllib3.exceptions.LocationParseError)) or (
+        isinstance(error, requests.RequestException) and isinstance(error, ValueError)
+    ):
         problem = type(error).__name__  # its text may hold the password of a proxy
         return Misconfigured(f"{host} cannot be called ({problem}). Check its URL, and HTTP_PROXY and HTTPS_PROXY.")
     if isinstance(error, (requests.RequestException, urllib3.exceptions.HTTPError, OSError)):

@@ -50,7 +50,8 @@ class VolumeReport(Report):
             super().__init__(self._file.fileno(), str(self._csv), stop)
         except BaseException:
             self._file.close()
-            self._partial.unlink()
+            with suppress(OSError):
+                self._partial.unlink()
             raise
         self._lock.set_mark(self._csv)
 
@@ -73,8 +74,8 @@ class VolumeReport(Report):
                 self._lock.release()
         except OSError as error:
             raise OutputFailed(
-                f"{_unusable(self._csv.parent, error)} The rows are safe, but the summary {self._csv.stem}.json or the"
-                " final name of the CSV is missing."
+                f"{_unusable(self._csv.parent, error)} The rows written so far are safe, but the summary"
+                f" {self._csv.stem}.json or the final name of the CSV is missing."
             ) from None
 
 
@@ -152,10 +153,7 @@ class _Lock:
     def __init__(self, directory: Path) -> None:
         self._file = open(directory / ".lock", "r+b", buffering=0, opener=_create)  # noqa: SIM115 - held for good
         if not _try_lock(self._file.fileno()):
-            raise Busy(
-                f"Another run is under way on OUTPUT_DIR {str(directory)!r}. Nothing was expired by this one; let the"
-                " other one finish."
-            )
+            raise Busy(f"Another run is under way on OUTPUT_DIR {str(directory)!r}. Let the other one finish.")
 
     def release(self) -> None:
         self._file.close()
@@ -165,7 +163,7 @@ class _Lock:
         self._file.seek(0)
         try:
             moment, name = self._file.read(4096).decode().splitlines()[0].split()
-            return datetime.fromisoformat(moment) if name == csv_path.name else None
+            return datetime.fromisoformat(moment).astimezone(UTC) if name == csv_path.name else None
         except (ValueError, IndexError):
             return None
 

@@ -1,5 +1,7 @@
 """The commands that need no settings: `demo`, `--version`, `--help`, and what is none of them."""
 
+import os
+
 import pytest
 
 from app import __version__
@@ -75,3 +77,9 @@ def test_bad_usage_is_told_on_stderr_alone(jobs: Jobs, arguments: list[str]) -> 
     result = jobs.run({}, *arguments)
     assert (result.code, result.stdout) == (64, b"")
     assert result.stderr.startswith(b"usage: python -m app")
+
+
+def test_a_demonstration_whose_stdout_is_closed_ends_and_expires_nothing(jobs: Jobs) -> None:
+    result = jobs.finish(jobs.start({}, "demo", preexec_fn=lambda: os.close(1)))
+    assert result.code == 74
+    assert b"Nothing was expired" in result.stderr

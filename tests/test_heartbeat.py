@@ -91,7 +91,7 @@ def test_the_monitor_is_told_of_settings_that_are_wrong(simulate: Simulate, run:
 def test_the_monitor_is_told_of_output_that_cannot_be_written(simulate: Simulate, run: Run, tmp_path: Path) -> None:
     with monitoring(status("200 OK")) as monitor:
         result = run(simulate(), HEARTBEAT_URL=monitor.url, OUTPUT_DIR=str(tmp_path / "missing"))
-    assert [path for path, _ in monitor.told] == [f"/ping/{SECRET}/start", f"/ping/{SECRET}/{result.code}"]
+    assert [path for path, _ in monitor.told] == [f"/ping/{SECRET}/{result.code}"]
     assert result.code == 74
 
 

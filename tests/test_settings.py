@@ -371,7 +371,10 @@ def test_a_secret_file_that_cannot_be_used_is_a_problem_in_every_place(places: P
 
 def test_a_secret_file_that_is_missing_is_a_problem_only_where_it_is_named(places: Places) -> None:
     missing = str(places.root / "missing")
-    assert missing in places.problem(AUTH_PASSWORD=None, AUTH_PASSWORD_FILE=missing)
+    problem = places.problem(AUTH_PASSWORD=None, AUTH_PASSWORD_FILE=missing)
+    assert "AUTH_PASSWORD_FILE" in problem
+    assert "does not exist" in problem
+    assert missing not in problem  # it may be the password itself
     assert places.problem(AUTH_PASSWORD=None).startswith("AUTH_PASSWORD is not set")
 
 
