@@ -277,6 +277,9 @@ class _Patient(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
+    def flush(self) -> None:
+        """Nothing to do, also when closed: Python 3.13 asks an abandoned answer to flush as it is collected."""
+
     def readinto(self, buffer: Any) -> int:
         while (left := self._limit - self._waited()) > 0:
             self._sock.settimeout(min(left, _NOTICE_EVERY))
