@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from app.auth import Tokens
-from app.exits import ExitCode, Failure, Refused, Unavailable
+from app.exits import ExitCode, Failure, Unavailable
 from app.job import still_waiting
-from app.proctor import Proctor, TokenRejected
+from app.proctor import Proctor
 from app.settings import NAMES, Configuration
 from app.signals import Interrupted, Stop
 from app.transport import Transient, Transport
@@ -35,7 +35,7 @@ def check(configuration: Configuration, stop: Stop) -> int:
         with stop.interruptible(after=1):
             _say("ok      settings")
             output = _step("output", lambda: _prove_output(settings.output_dir))
-            token = _step("token", lambda: _said(tokens.get(), f"given out by {settings.auth_url}"))
+            token = _step("token", lambda: _prove_token(tokens, settings.auth_url))
             if token:
                 return output or token
             endpoint = _step("endpoint", lambda: _prove_endpoint(proctor, tokens.get(), settings.expire_url))
@@ -59,10 +59,6 @@ def _step(what: str, prove: Callable[[], str]) -> int:
     return ExitCode.OK
 
 
-def _said(_proof: object, sentence: str) -> str:
-    return sentence
-
-
 def _prove_output(directory: Path | None) -> str:
     if not directory:
         return "the CSV goes to stdout"
@@ -70,14 +66,14 @@ def _prove_output(directory: Path | None) -> str:
     return f"{directory} can be written"
 
 
+def _prove_token(tokens: Tokens, url: str) -> str:
+    tokens.get()
+    return f"given out by {url}"
+
+
 def _prove_endpoint(proctor: Proctor, token: str, url: str) -> str:
     try:
         proctor.probe(token)
     except Transient as reason:
         raise Unavailable(f"{reason}. Check that Proctor is up and reached from here.") from None
-    except TokenRejected:
-        raise Refused(
-            f"{url} answered 401 to a token that is new. Check that AUTH_URL (with its realm) and the credentials are"
-            " the ones for this Proctor."
-        ) from None
     return f"{url} is there and takes the token (CLIENT_NAME itself is only proven by a run)"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from app.auth import Tokens
-from app.exits import Outcome, Refused, TooManyLost, Unavailable
+from app.exits import Outcome, TooManyLost, Unavailable
 from app.logs import event, timestamp
 from app.proctor import Batch, Exam, Lost, Proctor, TokenRejected, Window
 from app.report import Report
@@ -46,29 +46,29 @@ def expire_all(
         summary.lost.append(window)
         _log_lost(window)
 
-    def attempt() -> Batch:
+    def call_with_token() -> Batch:
         check_time()
-        for _ in ("with the token at hand", "with a new one"):
-            with stop.interruptible(after=1):
-                token = tokens.get()
-            check_time()
-            try:
-                return _call(proctor, token, settings, stop, note_lost)
-            except TokenRejected:
-                event(logging.INFO, "token_rejected", "Proctor answered 401; asking for a new token.")
-                tokens.discard()
-            except Lost as lost:
-                if (number := len(summary.lost) - inherited) <= settings.max_lost_responses:
-                    raise
-                raise TooManyLost(
-                    f"{number} answers may be lost, more than MAX_LOST_RESPONSES="
-                    f"{settings.max_lost_responses} allows; the last one because: {lost}. If every call ends like"
-                    " this from the first on, check CLIENT_NAME and Proctor's own log."
-                ) from None
-        raise Refused(
-            "Proctor answered 401 to a token that is new. Check that AUTH_URL (with its realm) and the credentials are"
-            " the ones for this Proctor."
-        )
+        with stop.interruptible(after=1):
+            token = tokens.get()
+        check_time()
+        try:
+            return _call(proctor, token, settings, stop, note_lost)
+        except Lost as lost:
+            if (number := len(summary.lost) - inherited) <= settings.max_lost_responses:
+                raise
+            raise TooManyLost(
+                f"{number} answers may be lost, more than MAX_LOST_RESPONSES={settings.max_lost_responses} allows; the"
+                f" last one because: {lost}. If every call ends like this from the first on, check CLIENT_NAME and"
+                " Proctor's own log."
+            ) from None
+
+    def attempt() -> Batch:
+        try:
+            return call_with_token()
+        except TokenRejected:
+            event(logging.INFO, "token_rejected", "Proctor answered 401; asking for a new token.")
+            tokens.discard()
+        return call_with_token()
 
     def sleep(seconds: float) -> None:
         stop.wait(max(min(seconds, deadline - time.monotonic()), 0))

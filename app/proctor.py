@@ -59,8 +59,14 @@ class Lost(Transient):
         self.window = window
 
 
-class TokenRejected(Exception):
+class TokenRejected(Refused):
     """Proctor answered 401: the token is not, or no longer, valid."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(
+            f"{url} answered 401 to a token that is new. Check that AUTH_URL (with its realm) and the credentials are"
+            " the ones for this Proctor."
+        )
 
 
 class Proctor:
@@ -77,7 +83,7 @@ class Proctor:
         Raises:
             Lost: exams may have been expired whose report did not arrive.
             Transient: Proctor was not reached or turned the call away; nothing was expired.
-            TokenRejected: 401; nothing was expired.
+            TokenRejected: 401; nothing was expired. Its text is for a token that is new.
             Failure: another try would end the same way; nothing was expired.
         """
         start, began = datetime.now(UTC), time.monotonic()
@@ -92,7 +98,7 @@ class Proctor:
         if answer.status == 200 and (batch := _batch(answer.body)):
             return batch
         if answer.status == 401:
-            raise TokenRejected
+            raise TokenRejected(self._url)
         if answer.status in (429, 503):
             raise Transient(f"Proctor turned the call away: {answer}", answer.retry_after)
         if failure := _wrong(answer, self._url):
@@ -112,7 +118,7 @@ class Proctor:
         if answer.status == 405 and "POST" in answer.headers.get("Allow", ""):
             return
         if answer.status == 401:
-            raise TokenRejected
+            raise TokenRejected(self._url)
         if answer.status == 429 or answer.status >= 500:
             raise Transient(f"Proctor answered {answer}", answer.retry_after)
         raise _wrong(answer, self._url) or Misconfigured(

@@ -131,6 +131,13 @@ class Jobs:
 
 
 @pytest.fixture
+def volume(tmp_path: Path) -> Path:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    return volume
+
+
+@pytest.fixture
 def jobs(tmp_path: Path) -> Iterator[Jobs]:
     directory = tmp_path / "job"
     directory.mkdir()

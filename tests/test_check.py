@@ -25,13 +25,6 @@ def failed(result: Result) -> list[str]:
 
 
 @pytest.fixture
-def volume(tmp_path: Path) -> Path:
-    volume = tmp_path / "volume"
-    volume.mkdir()
-    return volume
-
-
-@pytest.fixture
 def nowhere() -> Iterator[str]:
     """A URL on a port of this machine that nobody listens on, and nobody else gets."""
     with socket.socket() as unused:

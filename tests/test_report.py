@@ -24,13 +24,6 @@ QUOTED = b'"a ""quoted"", k\xc3\xa9y\r\n\r\nover lines\r",,0000002a-5bac-4000-80
 
 
 @pytest.fixture
-def volume(tmp_path: Path) -> Path:
-    volume = tmp_path / "volume"
-    volume.mkdir()
-    return volume
-
-
-@pytest.fixture
 def small_disk(volume: Path) -> Iterator[Path]:
     """A file system of four pages."""
     command = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(volume)]
