@@ -3,16 +3,13 @@
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
 from app.settings import NAMES
 from app.simulator import Simulator
-from tests.conftest import Jobs, Result, expired
+from tests.conftest import Jobs, Result, Serve, expired
 
 Simulate = Callable[..., Simulator]
 Run = Callable[..., Result]
@@ -30,31 +27,6 @@ def nowhere() -> Iterator[str]:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{unused.getsockname()[1]}"
-
-
-@pytest.fixture
-def answering() -> Iterator[Callable[..., str]]:
-    """Start servers that answer every GET alike: `answering(405, Allow="POST")` is the URL of one."""
-    with ExitStack() as stack:
-
-        def start(status: int, body: bytes = b"", **headers: str) -> str:
-            class Handler(BaseHTTPRequestHandler):
-                def do_GET(self) -> None:
-                    self.send_response(status)
-                    for name, value in headers.items():
-                        self.send_header(name, value)
-                    self.end_headers()
-                    self.wfile.write(body)
-
-                def log_message(self, *_: object) -> None:
-                    pass
-
-            server = stack.enter_context(HTTPServer(("127.0.0.1", 0), Handler))
-            Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-            stack.callback(server.shutdown)
-            return f"http://127.0.0.1:{server.server_address[1]}"
-
-        yield start
 
 
 def test_when_all_is_well_nothing_is_expired_and_no_file_is_left(simulate: Simulate, run: Run, volume: Path) -> None:
@@ -156,15 +128,15 @@ def test_the_token_endpoint_is_asked_once(simulate: Simulate, run: Run, fault: s
     ],
 )
 def test_only_what_takes_post_alone_is_the_expire_endpoint(
-    simulate: Simulate, run: Run, answering: Callable[..., str], status: int, headers: dict[str, str], code: int
+    simulate: Simulate, run: Run, serve: Serve, status: int, headers: dict[str, str], code: int
 ) -> None:
-    result = run(simulate(), "check", PROCTOR_URL=answering(status, **headers))
+    result = run(simulate(), "check", PROCTOR_URL=serve(status, headers, b""))
     assert (result.code, failed(result)) == (code, ["endpoint"] if code else [])
 
 
-def test_a_page_to_sign_in_is_told_as_what_it_is(simulate: Simulate, run: Run, answering: Callable[..., str]) -> None:
+def test_a_page_to_sign_in_is_told_as_what_it_is(simulate: Simulate, run: Run, serve: Serve) -> None:
     page = b'<form action="https://sso.example.org/"><input name="SAMLRequest"/></form>'
-    result = run(simulate(), "check", PROCTOR_URL=answering(200, page))
+    result = run(simulate(), "check", PROCTOR_URL=serve(200, {}, page))
     assert (result.code, failed(result)) == (77, ["endpoint"])
 
 

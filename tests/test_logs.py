@@ -4,51 +4,22 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
 
 from app.simulator import Simulator
-from tests.conftest import Jobs, Result, expired, rows_of
+from tests.conftest import Jobs, Result, Serve, expired, rows_of
 
 Simulate = Callable[..., Simulator]
 Run = Callable[..., Result]
-Serve = Callable[[int, dict[str, str], bytes], str]
 
 LINE = re.compile(r"(\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z) (DEBUG  |INFO   |WARNING|ERROR  ) \S.*")
 HOSTILE = "\n2026-01-01T00:00:00.000Z INFO    Done\r\x1b[2J\x1b]0;title\x07\x00\x85\u2028\u202e{'}"
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    """Start servers that answer every POST with the same status, headers and body; returns the URL of one."""
-    with ExitStack() as stack:
-
-        def start(status: int, headers: dict[str, str], body: bytes) -> str:
-            class Handler(BaseHTTPRequestHandler):
-                def do_POST(self) -> None:
-                    self.rfile.read(int(self.headers["Content-Length"]))
-                    self.send_response(status)
-                    for name, value in headers.items():
-                        self.send_header(name, value)
-                    self.end_headers()
-                    self.wfile.write(body)
-
-                def log_message(self, *_: object) -> None:
-                    pass
-
-            server = stack.enter_context(HTTPServer(("127.0.0.1", 0), Handler))
-            Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-            stack.callback(server.shutdown)
-            return f"http://127.0.0.1:{server.server_address[1]}"
-
-        yield start
 
 
 def complete(simulator: Simulator, csv: bytes) -> bool:
