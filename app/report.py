@@ -1,6 +1,7 @@
 """CSV on a file descriptor: proven writable before anything is expired, durable before the next call."""
 
 import csv
+import errno
 import logging
 import os
 from collections.abc import Iterable, Sequence
@@ -28,6 +29,7 @@ class Report:
         self._stop = stop
         try:
             self._durable = is_regular(descriptor)
+            self._named = os.fstat(descriptor).st_nlink > 0
             _, problem = self._append(HEADER)
             if problem:
                 raise problem
@@ -71,6 +73,8 @@ class Report:
                 done += write_piece(self._descriptor, data[done:])
             if self._durable:
                 os.fsync(self._descriptor)
+                if self._named and not os.fstat(self._descriptor).st_nlink:
+                    raise FileNotFoundError(errno.ENOENT, "the file was removed, with all the rows in it")
         except (OSError, Interrupted) as error:
             return done - self._take_back(done), error
         return done, None

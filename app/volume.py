@@ -74,8 +74,8 @@ class VolumeReport(Report):
                 self._lock.release()
         except OSError as error:
             raise OutputFailed(
-                f"{_unusable(self._csv.parent, error)} The rows written so far are safe, but the summary"
-                f" {self._csv.stem}.json or the final name of the CSV is missing."
+                f"{_unusable(self._csv.parent, error)} What is missing is the summary {self._csv.stem}.json,"
+                " or the final name of the CSV."
             ) from None
 
 

@@ -216,6 +216,21 @@ def test_rows_that_a_reader_no_longer_takes_go_to_the_log(simulate: Simulate, jo
     assert each_exam_is_in_the_csv_or_in_the_log(simulator, jobs.finish(process), csv)
 
 
+def test_a_volume_whose_files_are_removed_stops_the_run_and_the_log_gets_the_rows(
+    simulate: Simulate, jobs: Jobs, volume: Path
+) -> None:
+    simulator = simulate(faults=["ok", "hold"])
+    process = jobs.start({**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume)})
+    assert simulator.held.wait(PATIENCE)
+    shutil.rmtree(volume)
+    simulator.release.set()
+    result = jobs.finish(process)
+    assert result.code == 74
+    assert sorted(unwritten(result)) == sorted(simulator.record[1]["expired"])
+    assert "was removed" in result.message
+    assert len(simulator.record) == 2
+
+
 def test_a_volume_gets_a_csv_and_its_summary_for_nobody_else_to_read(
     simulate: Simulate, run: Run, volume: Path
 ) -> None:

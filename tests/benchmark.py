@@ -1,0 +1,131 @@
+"""Times the job beside other ways to do the same, against the same server process, in turn.
+
+    python -m tests.benchmark
+
+`bare` is one session of requests, `floor` one connection of http.client, both durable after each batch; `naive` opens a
+connection for each call and prints at the end. Each figure is the median of whole processes from start to end. A ratio
+is the median of those of the single rounds, with the least and the greatest beside it.
+"""
+
+import argparse
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from app.simulator import Simulator, World
+from tests.campaign import certificate, trusted
+from tests.conftest import ROOT
+
+JOB = ("-m", "app")
+WAYS = {"job": JOB, **{rival: ("tests/rivals.py", rival) for rival in ("bare", "floor", "naive")}}
+
+# The process tells its own peak: the one that the system keeps for its parent begins with the parent's own.
+TELL_PEAK = (
+    "import atexit, runpy, sys;"
+    "atexit.register(lambda: sys.stderr.write(open('/proc/self/status').read()));"
+    "runpy.run_module('app', run_name='__main__')"
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is to be done, and how the CSV is taken."""
+
+    exams: int
+    latency: float = 0.0
+    tls: bool = False
+    pipe: bool = False
+
+    def __str__(self) -> str:
+        output, scheme = "pipe" if self.pipe else "file", "https" if self.tls else "http"
+        return f"{self.exams:,} exam{'s' * (self.exams > 1)}, {self.latency * 1000:.0f} ms, {scheme}, {output}"
+
+
+CASES = [
+    *(Case(100_000, tls=tls, pipe=pipe) for tls in (False, True) for pipe in (False, True)),
+    *(Case(2_000, latency=0.05, tls=tls) for tls in (False, True)),
+    *(Case(1, tls=tls) for tls in (False, True)),
+]
+
+
+def run(case: Case, arguments: Sequence[str]) -> tuple[float, str]:
+    """Run a way of doing it to its end; returns the seconds it took and its stderr. Every exam must be in its CSV."""
+    certified = certificate() if case.tls else None
+    with Simulator(World(exams=case.exams, latency=case.latency), certificate=certified) as simulator:
+        environment = {**simulator.settings(), "PATH": os.environ["PATH"], "LOG_LEVEL": "WARNING"}
+        if case.tls:
+            environment["TLS_CA_FILE"] = trusted("ours")
+        with tempfile.TemporaryFile() as csv, tempfile.TemporaryFile() as log:
+            begin = time.perf_counter()
+            process = subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if case.pipe else csv,
+                stderr=log,
+            )
+            lines = 0
+            while process.stdout and (piece := os.read(process.stdout.fileno(), 1 << 16)):
+                lines += piece.count(b"\n")
+            code = process.wait()
+            seconds = time.perf_counter() - begin
+            csv.seek(0)
+            lines += sum(1 for _ in csv)
+            log.seek(0)
+            said = log.read().decode()
+    if code or lines != case.exams + 1:
+        raise SystemExit(f"{' '.join(arguments)} ended with {code} and {lines} lines for {case}\n{said}")
+    return seconds, said
+
+
+def compare(case: Case, rounds: int) -> None:
+    """Print a line for each way: its median, and its ratio to `bare`."""
+    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    for number in range(rounds):
+        ways = list(WAYS.items())
+        for way, arguments in ways[number % 4 :] + ways[: number % 4]:  # nobody is always the first
+            seconds[way].append(run(case, arguments)[0])
+    print(f"\n{case}")
+    for way, taken in seconds.items():
+        ratios = [one / other for one, other in zip(taken, seconds["bare"], strict=True)]
+        print(
+            f"  {way:<6}{statistics.median(taken):>9.3f} s   {statistics.median(ratios):>6.2f} of bare"
+            f"   ({min(ratios):.2f} to {max(ratios):.2f})",
+            flush=True,
+        )
+    ratios = [one / other for one, other in zip(seconds["job"], seconds["naive"], strict=True)]
+    print(f"  the job takes {statistics.median(ratios):.2f} of naive")
+
+
+def peak(exams: int) -> float:
+    """The most memory that the job's process ever held, in MB (Linux)."""
+    _, status = run(Case(exams), ("-c", TELL_PEAK))
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert found
+    return int(found[1]) / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmark", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--only", default="", help="only cases whose name holds this, such as '1 exam' or 'memory'")
+    options = parser.parse_args()
+    print(f"Python {sys.version.split()[0]}, {options.rounds} rounds")
+    for case in CASES:
+        if options.only in str(case):
+            compare(case, options.rounds)
+    if options.only in "memory":
+        print("\nmemory")
+        for exams in 1_000, 1_000_000:
+            print(f"  {exams:>9,} exams {peak(exams):>7.1f} MB at most", flush=True)
+
+
+if __name__ == "__main__":
+    main()
