@@ -11,29 +11,17 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote_plus
 
-from requests import PreparedRequest
-from requests.auth import AuthBase, HTTPBasicAuth
+from requests.auth import HTTPBasicAuth
 
 from app.exits import Misconfigured, ProtocolBroken, Refused, Unavailable
 from app.logs import event
 from app.retries import retrying
 from app.settings import Settings
-from app.transport import Answer, NoAuth, Transient, Transport
+from app.transport import Answer, Transient, Transport
 
 # A token is renewed when this much of its life is left: half a minute, or a tenth of a short life.
 _MARGIN_SECONDS = 30.0
 _MARGIN_PART = 0.1
-
-
-class Bearer(AuthBase):
-    """Sends a token. As `auth=` of a request, so that requests does not prefer the credentials of a ~/.netrc."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def __call__(self, request: PreparedRequest) -> PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._token}"
-        return request
 
 
 class Tokens:
@@ -108,9 +96,9 @@ def _form(settings: Settings) -> dict[str, str]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _client_auth(settings: Settings) -> AuthBase:
+def _client_auth(settings: Settings) -> HTTPBasicAuth | None:
     if settings.auth_client_auth == "post":
-        return NoAuth()
+        return None
     # RFC 6749, 2.3.1: both are form-encoded first, which also makes them ASCII.
     return HTTPBasicAuth(quote_plus(settings.auth_client_id), quote_plus(settings.auth_client_secret))
 

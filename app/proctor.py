@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Self
 
-from app.auth import Bearer
 from app.exits import Failure, Misconfigured, ProtocolBroken, Refused
 from app.logs import event
 from app.settings import Settings
@@ -89,7 +88,7 @@ class Proctor:
         start, began = datetime.now(UTC), time.monotonic()
         try:
             answer = self._transport.request(
-                "POST", self._url, data=b'""', headers={"Content-Type": "application/json"}, auth=Bearer(token)
+                "POST", self._url, data=b'""', headers={"Content-Type": "application/json", **_bearer(token)}
             )
         except NoAnswer as error:
             # Proctor may still be at work on the call: leave it as much time as the settings allow.
@@ -114,7 +113,7 @@ class Proctor:
         Raises:
             Transient, TokenRejected, Failure: as for `expire`.
         """
-        answer = self._transport.request("GET", self._url, auth=Bearer(token))
+        answer = self._transport.request("GET", self._url, headers=_bearer(token))
         if answer.status == 405 and "POST" in answer.headers.get("Allow", ""):
             return
         if answer.status == 401:
@@ -124,6 +123,10 @@ class Proctor:
         raise _wrong(answer, self._url) or Misconfigured(
             f"{self._url} is not Proctor's expire endpoint: a GET got {answer} instead of 405. Check PROCTOR_URL."
         )
+
+
+def _bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
 
 
 def _wrong(answer: Answer, url: str) -> Failure | None:
@@ -187,14 +190,15 @@ def _exam(record: Any, oddities: list[str]) -> Exam:
         oddities.append("a record that is no object (written as its examId)")
         return Exam("", "", _cell(record), "", "")
     values = [record.get(name) for name in Exam._fields]
-    if list(map(type, values)) != _KINDS or len(record) != len(values):
-        for name, value, kind in zip(Exam._fields, values, _KINDS, strict=True):
-            if value is None:
-                oddities.append(f"a record without {name}")
-            elif type(value) is not kind:
-                oddities.append(f"a record whose {name} is not {'a number' if kind is _Number else 'text'}")
-        unknown = record.keys() - set(Exam._fields)
-        oddities += [f"a record with the unknown field {name[:100]!r} (left out)" for name in unknown]
+    if list(map(type, values)) == _KINDS and len(record) == len(values):
+        return Exam._make(values)
+    for name, value, kind in zip(Exam._fields, values, _KINDS, strict=True):
+        if value is None:
+            oddities.append(f"a record without {name}")
+        elif type(value) is not kind:
+            oddities.append(f"a record whose {name} is not {'a number' if kind is _Number else 'text'}")
+    unknown = record.keys() - set(Exam._fields)
+    oddities += [f"a record with the unknown field {name[:100]!r} (left out)" for name in unknown]
     return Exam(*map(_cell, values))
 
 

@@ -15,12 +15,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import Any, Self
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
-from requests.auth import AuthBase
+from requests.utils import get_environ_proxies
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
@@ -81,13 +82,6 @@ class Answer:
             return 0
 
 
-class NoAuth(AuthBase):
-    """Keeps requests from taking credentials from ~/.netrc."""
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        return request
-
-
 class Transport:
     """Sends requests one after the other, over one connection as long as that is safe."""
 
@@ -103,9 +97,11 @@ class Transport:
         `on_waiting` is called with the seconds so far, every half minute of a wait for an answer.
         """
         self._timeouts = (connect_timeout, read_timeout)
-        self._verify = verify
         self._adapter = _Adapter(read_timeout, on_waiting)
+        self._proxies_for = cache(get_environ_proxies)
         self._session = requests.Session()
+        self._session.trust_env = False  # or the credentials of a ~/.netrc would replace the token
+        self._session.verify = verify
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, self._adapter)
         self._last_used = 0.0
@@ -136,7 +132,7 @@ class Transport:
                 method,
                 url,
                 timeout=self._timeouts,
-                verify=self._verify,  # with each request: as the session's, REQUESTS_CA_BUNDLE would override it
+                proxies=self._proxies_for(url),
                 allow_redirects=False,  # a redirected POST would become a GET
                 stream=True,
                 **arguments,
@@ -159,18 +155,12 @@ class Transport:
 
 
 def verify_of(settings: Settings) -> bool | str:
-    """What requests shall check certificates with: nothing, or a file of CA certificates.
-
-    True leaves it to requests: REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE, else the certificates that come with it.
-    """
+    """What to check certificates with: nothing, a file of CA certificates, or (True) those that come with requests."""
     if not settings.tls_verify:
         urllib3.disable_warnings()
         return False
-    if settings.tls_ca_file:
-        return settings.tls_ca_file
-    if os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE"):
-        return True
-    return ssl.get_default_verify_paths().cafile or True
+    of_requests = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    return settings.tls_ca_file or of_requests or ssl.get_default_verify_paths().cafile or True
 
 
 def _unsent(error: Exception, url: str) -> Exception | None:
