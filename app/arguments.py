@@ -3,6 +3,8 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
 from typing import NoReturn
 
 from app import __version__
@@ -21,6 +23,19 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _directory(text: str) -> Path:
+    if not (path := Path(text)).is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is no directory that can be looked into")
+    return path
+
+
+def _hours(text: str) -> timedelta:
+    try:
+        return timedelta(hours=float(text))
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"must be a number of hours, not {text!r}") from None
+
+
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command and its options. Exits by itself after --help and --version, and with 64 on bad usage."""
     parser = _Parser(
@@ -34,5 +49,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     demo = commands.add_parser("demo", help="run against an embedded Proctor on this machine; needs no settings")
     demo.add_argument("--exams", type=_count, default=250, metavar="N", help="how many overdue exams (default: 250)")
     demo.add_argument("--faults", action="store_true", help="with a 503, an expired token and a lost answer on the way")
+    history = commands.add_parser("history", help="list the runs of an OUTPUT_DIR; fails where the last one did")
+    history.add_argument("directory", type=_directory, metavar="DIR")
+    history.add_argument(
+        "--max-age", type=_hours, metavar="HOURS", help="fail also where the last run ended longer ago than this"
+    )
     commands.add_parser("standby", help="check the settings, then wait beside the runs that a scheduler starts here")
     return parser.parse_args(arguments)

@@ -6,7 +6,9 @@ by HTTP Basic (2.3.1).
 
 import json
 import logging
+import re
 import time
+from base64 import b64encode
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote_plus
@@ -52,7 +54,12 @@ class Tokens:
                     " is up and reached from here."
                 ) from None
             self._renew_at = time.monotonic() + lifetime - min(_MARGIN_SECONDS, lifetime * _MARGIN_PART)
-            event(logging.DEBUG, "token", f"Got a token, valid for {lifetime:g} s.", lifetime_seconds=lifetime)
+            event(
+                logging.DEBUG,
+                "token",
+                f"Got a token, valid for {lifetime:g} s.",
+                lifetime_seconds=lifetime if lifetime < float("inf") else None,
+            )
         return self._token
 
     def discard(self) -> None:
@@ -119,12 +126,14 @@ def _refusal(answer: Answer, settings: Settings) -> Exception:
 
 
 def _stated(answer: Answer, settings: Settings) -> str:
-    """The reason that an OAuth error states, in case it repeats a credential without that."""
+    """The reason that an OAuth error states, unless it repeats a secret, however escaped: that keeps its words."""
     content = _json_object(answer)
-    stated = " ".join(str(content[key]) for key in ("error", "error_description") if content.get(key))
-    secrets = [secret for secret in (settings.auth_client_secret, settings.auth_password) if secret]
-    for form in sorted([*secrets, *map(quote_plus, secrets)], key=len, reverse=True):  # one may be part of another
-        stated = stated.replace(form, "(secret)")
+    stated = " ".join(content[key] for key in ("error", "error_description") if isinstance(content.get(key), str))
+    basic = f"{quote_plus(settings.auth_client_id)}:{quote_plus(settings.auth_client_secret)}"
+    secrets = (settings.auth_client_secret, settings.auth_password or "", b64encode(basic.encode()).decode())
+    for words in (re.findall("[A-Za-z0-9]+", secret) or [secret] for secret in secrets if secret):
+        if all(word in stated for word in words):
+            return ", for a reason that repeats a secret"
     return f", {stated[:400]}" if stated else ""
 
 

@@ -1,8 +1,6 @@
 """Proves settings, output, token and endpoint, one line each, without expiring anything and without leaving a file."""
 
-import os
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from app.job import still_waiting
 from app.proctor import Proctor
 from app.settings import NAMES, Configuration
 from app.signals import Interrupted, Stop
+from app.streams import say
 from app.transport import Transient, Transport
 from app.volume import prove_writable
 
@@ -19,11 +18,11 @@ from app.volume import prove_writable
 def check(configuration: Configuration, stop: Stop) -> int:
     """Print a checklist on stdout; return the exit code of the first thing that is wrong."""
     for name in NAMES:
-        _say(f"        {name:<20} {configuration.shown(name)}  [{configuration.sources[name]}]")
+        say(f"        {name:<20} {configuration.shown(name)}  [{configuration.sources[name]}]")
     for warning in configuration.warnings:
-        _say(f"WARNING {warning}")
+        say(f"WARNING {warning}")
     for problem in configuration.problems:
-        _say(f"FAILED  {problem}")
+        say(f"FAILED  {problem}")
     if configuration.problems:
         return ExitCode.CONFIGURATION
 
@@ -33,7 +32,7 @@ def check(configuration: Configuration, stop: Stop) -> int:
     proctor = Proctor(settings, transport)
     try:
         with stop.interruptible(after=1):
-            _say("ok      settings")
+            say("ok      settings")
             output = _step("output", lambda: _prove_output(settings.output_dir))
             token = _step("token", lambda: _prove_token(tokens, settings.auth_url))
             if token:
@@ -44,17 +43,11 @@ def check(configuration: Configuration, stop: Stop) -> int:
         return 128 + (stop.signum or 0)
 
 
-def _say(line: str) -> None:
-    """Print, come what may: who checks may pipe this into `head`, or into a terminal that knows no UTF-8."""
-    with suppress(OSError):
-        os.write(1, (line + os.linesep).encode("utf-8", "backslashreplace"))
-
-
 def _step(what: str, prove: Callable[[], str]) -> int:
     try:
-        _say(f"ok      {what}: {prove()}")
+        say(f"ok      {what}: {prove()}")
     except Failure as failure:
-        _say(f"FAILED  {what}: {failure}")
+        say(f"FAILED  {what}: {failure}")
         return failure.code
     return ExitCode.OK
 

@@ -10,7 +10,7 @@ from app.heartbeat import beat
 from app.job import run
 from app.logs import event, log
 from app.settings import Configuration, Settings
-from app.signals import Stop
+from app.signals import Interrupted, Stop
 
 
 def main(arguments: Sequence[str], stop: Stop) -> int:
@@ -18,6 +18,8 @@ def main(arguments: Sequence[str], stop: Stop) -> int:
     _occupy_streams()
     try:
         return _run(arguments, stop)
+    except Interrupted:
+        return 128 + (stop.signum or 0)
     except Failure as failure:
         event(logging.ERROR, "end", f"Ended with exit code {failure.code}: {failure}")
         return failure.code
@@ -29,7 +31,7 @@ def main(arguments: Sequence[str], stop: Stop) -> int:
 
 def _run(arguments: Sequence[str], stop: Stop) -> int:
     if not arguments:
-        return _with_settings(lambda settings: run(settings, stop))
+        return _with_settings(lambda settings: run(settings, stop), stop)
 
     from app.arguments import parse
 
@@ -37,26 +39,32 @@ def _run(arguments: Sequence[str], stop: Stop) -> int:
     if options.command == "check":
         from app.check import check
 
-        return check(_read_settings(), stop)
+        return check(_read_settings(stop), stop)
     if options.command == "standby":
         from app.standby import standby
 
-        return _with_settings(lambda settings: standby(settings, stop))
+        return _with_settings(lambda settings: standby(settings, stop), stop)
+
+    if options.command == "history":
+        from app.history import history
+
+        return history(options.directory, options.max_age)
 
     from app.demo import demo
 
     return demo(options.exams, options.faults, stop)
 
 
-def _read_settings() -> Configuration:
-    configuration = settings.read()
+def _read_settings(stop: Stop) -> Configuration:
+    with stop.interruptible(after=1):  # a named pipe in place of a file may never be written to
+        configuration = settings.read()
     logs.configure(configuration.values["LOG_LEVEL"], configuration.values["LOG_FORMAT"])
     return configuration
 
 
-def _with_settings(act: Callable[[Settings], int]) -> int:
+def _with_settings(act: Callable[[Settings], int], stop: Stop) -> int:
     """Read the settings and act on them, or say all that is wrong with them."""
-    configuration = _read_settings()
+    configuration = _read_settings(stop)
     for warning in configuration.warnings:
         event(logging.WARNING, "settings", warning)
     for problem in configuration.problems:

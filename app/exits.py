@@ -7,6 +7,7 @@ class ExitCode(IntEnum):
     """Exit codes other than 128 + n, which says that signal n ended the run."""
 
     OK = 0
+    BAD_NIGHT = 1
     USAGE = 64
     ANSWERS_LOST = 65
     UNAVAILABLE = 69

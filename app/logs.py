@@ -5,7 +5,7 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
-from app.streams import wait_writable, write_piece
+from app.streams import printable, wait_writable, write_piece
 
 log = logging.getLogger("app")
 
@@ -38,9 +38,10 @@ def _moment(record: logging.LogRecord) -> str:
 
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        # What a server sent may be part of a message: it must not be able to forge lines or steer a terminal.
-        message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in record.getMessage())
-        lines = [message, *(self.formatException(record.exc_info).splitlines() if record.exc_info else ())]
+        lines = [
+            printable(record.getMessage()),
+            *(self.formatException(record.exc_info).splitlines() if record.exc_info else ()),
+        ]
         return "\n".join(f"{_moment(record)} {record.levelname:<7} {line}" for line in lines)
 
 

@@ -103,7 +103,7 @@ class Proctor:
         if failure := _wrong(answer, self._url):
             raise failure
         reason = f"Proctor answered {answer}" + (", which is not its list of exams" if answer.status == 200 else "")
-        if answer.status in (502, 504):  # the answer of a gateway, which knows no more than that
+        if answer.status not in (200, 500):  # not Proctor's own: a gateway, which knows no more than that
             raise Lost(Window.until_now(start, reason, self._at_work), wait=float("inf"))
         raise Lost(Window.until_now(start, reason))
 
@@ -149,7 +149,7 @@ def _wrong(answer: Answer, url: str) -> Failure | None:
         return Refused(f"{url} answered {answer}: the token is valid, but its user may not expire exams.")
     if status in (404, 405):
         return Misconfigured(f"There is no expire endpoint at {url}: it answered {answer}. Check PROCTOR_URL.")
-    if 400 <= status < 500:
+    if 400 <= status < 500 and status != 408:  # gateways say 408 for an answer that takes too long
         return ProtocolBroken(f"{url} answered {answer}, which Proctor does not. Check what stands in front of it.")
     return None
 

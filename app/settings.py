@@ -74,7 +74,8 @@ def _url(value: str) -> str:
     """An http or https URL without user name, password and fragment. A bare host means https."""
     try:
         parts = urlsplit(_text(value) if "://" in value else f"https://{_text(value)}")
-        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+        usable = parts.scheme in ("http", "https") and (parts.port is None or parts.port > 0)
+        usable = usable and bool((parts.hostname or "").encode("idna"))
     except ValueError:
         usable = False
     if not usable or re.search(r"[\s\"'<>\\^`{|}]", value):
@@ -126,6 +127,8 @@ def _number(kind: Callable[[str], float], least: float, most: float) -> Callable
 def _ca_file(value: str) -> str:
     import ssl
 
+    if not os.path.isfile(value):
+        raise ValueError(f"names {value!r}, which is no file")
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(value)
     except OSError as error:  # ssl.SSLError is an OSError
@@ -204,7 +207,8 @@ class Configuration:
         text = self.texts.get(name)
         if not text:
             return "not set"
-        return "(secret)" if _KINDS[name].secret else text
+        of_a_user = name.endswith("_URL") and "@" in text
+        return "(secret)" if _KINDS[name].secret or of_a_user else text
 
 
 def read(
@@ -230,6 +234,7 @@ def read(
                 raise ValueError(f"{name} is not set.")
         except ValueError as error:
             configuration.problems.append(str(error))
+    _take_over_trust(environ, configuration)
     _judge(configuration)
     return configuration
 
@@ -301,6 +306,22 @@ def _parse(name: str, kind: _Kind, text: str, source: str, configuration: Config
     raise ValueError(f"{name} (from {source}) {problem}.")
 
 
+def _take_over_trust(environ: Mapping[str, str], configuration: Configuration) -> None:
+    """Where TLS_CA_FILE is not set, take what the other programs of this machine are told to trust."""
+    if not configuration.values["TLS_VERIFY"] or configuration.sources["TLS_CA_FILE"] != "default":
+        return
+    for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+        if path := environ.get(variable):
+            configuration.sources["TLS_CA_FILE"] = variable
+            configuration.texts["TLS_CA_FILE"] = configuration.values["TLS_CA_FILE"] = path
+            try:
+                if not os.path.isdir(path):
+                    _ca_file(path)
+            except ValueError as error:
+                configuration.problems.append(f"{variable} {error}. Mend it, or set TLS_CA_FILE.")
+            return
+
+
 def _judge(configuration: Configuration) -> None:
     """What is wrong or doubtful about settings that are well formed each by itself."""
     values, problems, warnings = configuration.values, configuration.problems, configuration.warnings
@@ -346,24 +367,25 @@ def _read_dotenv(path: Path, configuration: Configuration) -> dict[str, str]:
 
     from dotenv.parser import parse_stream
 
-    variables = {}
+    variables, known = {}, {name + suffix for name in _KINDS for suffix in ("", "_FILE")} | _OF_COMPOSE
     for binding in parse_stream(io.StringIO(text)):
+        line = f"{path}, line {binding.original.line}"
         if binding.error or (binding.key and binding.value is None):
-            configuration.problems.append(f"{path}, line {binding.original.line}: this is not NAME=value.")
+            configuration.problems.append(f"{line}: this is not NAME=value.")
         elif binding.key:
             variables[binding.key] = binding.value or ""
-    known = {name + suffix for name in _KINDS for suffix in ("", "_FILE")} | _OF_COMPOSE
-    for name in sorted(variables.keys() - known):
-        # What looks like no name may be a piece of a secret that was broken into lines.
-        shown = name if re.fullmatch("[A-Z][A-Z0-9_]*", name) or _nearest(name) != "." else "something"
-        configuration.warnings.append(f"{path} sets {shown}, which is no setting of this program{_nearest(name)}")
+            if binding.key not in known:
+                configuration.warnings.append(f"{line}: {_unknown(binding.key)}")
     return variables
 
 
-def _nearest(name: str) -> str:
+def _unknown(name: str) -> str:
+    """What to say of a name that is no setting. It may be a piece of a secret: told only if it resembles a setting."""
     import difflib
 
     if name in _FORMER:
-        return f"; it is called {_FORMER[name]} now."
+        return f"{name} is called {_FORMER[name]} now."
     nearest = difflib.get_close_matches(name.upper(), _KINDS, n=1)
-    return f"; did you mean {nearest[0]}?" if nearest else "."
+    if nearest:
+        return f"{name} is no setting of this program; did you mean {nearest[0]}?"
+    return "this is no setting of this program."

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from http import HTTPStatus
+from http.client import responses
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from typing import Any, Self
@@ -400,7 +400,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(self._head(status, headers) + body)
 
     def _head(self, status: int, headers: dict[str, str]) -> bytes:
-        lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", f"Date: {format_datetime(datetime.now(UTC), True)}"]
+        lines = [f"HTTP/1.1 {status} {responses.get(status, '')}", f"Date: {format_datetime(datetime.now(UTC), True)}"]
         return ("\r\n".join([*lines, *(f"{name}: {value}" for name, value in headers.items())]) + "\r\n\r\n").encode()
 
     def _send(self, data: bytes) -> None:

@@ -7,6 +7,7 @@ until the descriptor takes a piece, where waiting can be bounded or interrupted,
 import os
 import select
 import stat
+from contextlib import suppress
 
 _PIECE: int = getattr(select, "PIPE_BUF", 512)
 
@@ -31,3 +32,14 @@ def write_piece(descriptor: int, data: bytes) -> int:
         OSError: it cannot be written: the disk is full, or the reader is gone.
     """
     return os.write(descriptor, data if is_regular(descriptor) else data[:_PIECE])
+
+
+def printable(text: str) -> str:
+    """A line in which nothing forges further lines or steers a terminal: servers have sent parts of it."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def say(line: str) -> None:
+    """Print on stdout, come what may: it may be piped into `head`, or into a terminal that knows no UTF-8."""
+    with suppress(OSError):
+        os.write(1, (printable(line) + os.linesep).encode("utf-8", "backslashreplace"))

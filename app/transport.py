@@ -7,7 +7,6 @@ request goes out.
 
 import http.client
 import io
-import os
 import socket
 import ssl
 import time
@@ -31,7 +30,8 @@ from app.settings import Settings
 # A connection that has been idle may be closed by the server under the next request, and a harmless reset would count
 # as a lost answer. Servers keep one open for seconds; one that does not is believed after the first failure.
 _REUSE_WITHIN = 1.0
-_LONGEST_ANSWER = 64 * 1024 * 1024
+_LONGEST_ANSWER = 64 * 1024 * 1024  # bytes, both as they come and as they are unpacked
+_TOO_LONG = "the answer is longer than 64 MB"
 _NOTICE_EVERY = 30.0
 
 # Firewalls drop connections that are silent for minutes, as a long call is.
@@ -137,11 +137,13 @@ class Transport:
                 stream=True,
                 **arguments,
             ) as response:
+                if response.status_code < 200:  # the answer that counts is still to come
+                    raise http.client.HTTPException(f"an interim answer, {response.status_code}")
                 body = bytearray()
                 for piece in response.iter_content(64 * 1024):
                     body += piece
                     if len(body) > _LONGEST_ANSWER:
-                        raise OverflowError(f"the answer is longer than {_LONGEST_ANSWER >> 20} MB")
+                        raise OverflowError(_TOO_LONG)
                 self._last_used = time.monotonic()
                 return Answer(response.status_code, response.headers, bytes(body))
         except Exception as error:
@@ -159,8 +161,7 @@ def verify_of(settings: Settings) -> bool | str:
     if not settings.tls_verify:
         urllib3.disable_warnings()
         return False
-    of_requests = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-    return settings.tls_ca_file or of_requests or ssl.get_default_verify_paths().cafile or True
+    return settings.tls_ca_file or ssl.get_default_verify_paths().cafile or True
 
 
 def _unsent(error: Exception, url: str) -> Exception | None:
@@ -172,9 +173,7 @@ def _unsent(error: Exception, url: str) -> Exception | None:
                 f"The TLS certificate of {host} is not trusted: {cause.verify_message}. If it was issued by your own"
                 " CA, set TLS_CA_FILE to that CA's certificate."
             )
-    if isinstance(error, (requests.exceptions.InvalidURL, urllib3.exceptions.LocationParseError)) or (
-        isinstance(error, requests.RequestException) and isinstance(error, ValueError)
-    ):
+    if isinstance(error, (ValueError, TypeError)):  # from deep within the libraries, for odd hosts and proxies
         problem = type(error).__name__  # its text may hold the password of a proxy
         return Misconfigured(f"{host} cannot be called ({problem}). Check its URL, and HTTP_PROXY and HTTPS_PROXY.")
     if isinstance(error, (requests.RequestException, urllib3.exceptions.HTTPError, OSError)):
@@ -258,6 +257,7 @@ class _Patient(io.RawIOBase):
         self._sock = sock
         self._raw = sock.makefile("rb", buffering=0)  # keeps the socket open until the answer has been read
         self._started = time.monotonic()
+        self._received = 0
         self._limit = adapter.read_timeout
         self._on_waiting = adapter.on_waiting
 
@@ -274,11 +274,17 @@ class _Patient(io.RawIOBase):
         while (left := self._limit - self._waited()) > 0:
             self._sock.settimeout(min(left, _NOTICE_EVERY))
             try:
-                return self._sock.recv_into(buffer)
+                return self._counted(self._sock.recv_into(buffer))
             except TimeoutError:
                 if left > _NOTICE_EVERY:
                     self._on_waiting(self._waited())
         raise TimeoutError(f"no whole answer within {self._limit:g} seconds")
+
+    def _counted(self, count: int) -> int:
+        self._received += count
+        if self._received > _LONGEST_ANSWER:
+            raise OverflowError(_TOO_LONG)
+        return count
 
     def _waited(self) -> float:
         return time.monotonic() - self._started

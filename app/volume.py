@@ -163,8 +163,9 @@ class _Lock:
         self._file.seek(0)
         try:
             moment, name = self._file.read(4096).decode().splitlines()[0].split()
-            return datetime.fromisoformat(moment).astimezone(UTC) if name == csv_path.name else None
-        except (ValueError, IndexError):
+            told = datetime.fromisoformat(moment).astimezone(UTC)
+            return told if name == csv_path.name and told <= datetime.now(UTC) else None
+        except (ValueError, IndexError, OverflowError):
             return None
 
     def set_mark(self, csv_path: Path) -> None:
@@ -200,25 +201,36 @@ def _recover(directory: Path, lock: _Lock, at_work: float) -> list[Window]:
 
     Returns those windows. Whenever this is killed itself, the next run takes it up again.
     """
-    windows = []
+    windows: list[Window] = []
     for draft in directory.glob("expired_exams_*.json.tmp"):
         draft.unlink()
     for partial in sorted(directory.glob(f"expired_exams_*.csv{_PARTIAL}")):
         csv_path = partial.with_suffix("")
-        if not (named := _named(csv_path)):
+        if not (named := _named(csv_path)) or not partial.is_file():
             continue
         if csv_path.exists():
             raise FileExistsError(0, f"it holds both {csv_path.name} and {partial.name}; move one of them away")
         length, exams = _whole_rows(partial)
-        if not csv_path.with_suffix(".json").exists():  # with a summary, the run lacked nothing but the new name
+        lost = _lost_in(csv_path.with_suffix(".json"))
+        if lost is None:
             start = max(named.started, lock.mark(csv_path) or named.started)
-            window = Window.until_now(start, "the run was killed", at_work)
-            _report_killed(csv_path, named, exams, window)
-            windows.append(window)
+            lost = [Window.until_now(start, "the run was killed", at_work)]
+            _report_killed(csv_path, named, exams, lost[0])
+        windows += lost  # also those of a summary: whoever wrote it was killed before an exit code told of them
         _cut_torn_row(partial, length)
         partial.rename(csv_path)
     _sync_directory(directory)
     return windows
+
+
+def _lost_in(summary: Path) -> list[Window] | None:
+    """The windows that a summary names; None where there is none that can be read."""
+    try:
+        lost = json.loads(summary.read_bytes())["lost"]
+        moment = datetime.fromisoformat
+        return [Window(moment(one["start"]), moment(one["end"]), str(one["reason"])) for one in lost]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 def _whole_rows(path: Path) -> tuple[int, Counter[str]]:

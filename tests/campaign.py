@@ -42,7 +42,8 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["app.commands", "app.job", "requests", "tests.ordeal"])
 
 RARE_FAULTS = (
-    "silence-before silence-after drip huge not-utf8 odd-records sign-in 302 403 404 405 418 429:1 503:date 504-half"
+    "silence-before silence-after drip huge not-utf8 odd-records sign-in 103-after 302 403 404 405 408-after 418 429:1"
+    " 503:date 504-half 524-after"
 ).split()
 SIGNALS: tuple[tuple[int, ...], ...] = (
     (signal.SIGKILL,),
@@ -230,20 +231,24 @@ class Run:
         delay, gap = self.chance.choice((0, 0, 0.003 * self.chance.random())), self.chance.choice((0, 0.005))
         self.tally.troubles[" and ".join(signal.Signals(signum).name for signum in chosen)] += 1
 
-        def send() -> None:
+        def send(pid: int | None) -> None:
             time.sleep(delay)
-            if not (pid := self.jobs[0].pid):
-                return
-            for signum in chosen:
+            for signum in chosen if pid else ():
                 with suppress(ProcessLookupError):
-                    os.kill(pid, signum)
+                    os.kill(pid or 0, signum)
                 time.sleep(gap)
+
+        def act() -> None:
+            sender = threading.Thread(target=send, args=(self.jobs[0].pid,))
+            sender.start()
+            if not delay:
+                sender.join()  # so that the server does not go on before the signal is there
 
         if self.chance.random() < 0.1 and signal.SIGINT not in chosen:  # which a process that is being forked ignores
             self.start()
-            send()
+            act()
         else:
-            self.at_a_moment(threading.Thread(target=send).start if delay else send)
+            self.at_a_moment(act)
             self.start()
         return self.finish()
 

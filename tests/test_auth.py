@@ -1,11 +1,13 @@
 """The bearer token: how it is asked for, kept and renewed, and that no secret is told on the way."""
 
 import json
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from html import escape
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
-from urllib.parse import parse_qsl, quote_plus
+from urllib.parse import parse_qsl, quote, quote_plus
 
 import pytest
 
@@ -268,6 +270,11 @@ def test_an_answer_that_is_no_json_is_not_repeated(
         f"{'x' * 190}{SECRET}",
         f"password={quote_plus(SECRET)}&",
         f"{SECRET}-and-more",
+        quote(SECRET),
+        quote_plus(SECRET).lower(),
+        escape(SECRET),
+        json.dumps(SECRET),
+        b64encode(f"proctor-client:{quote_plus(SECRET)}".encode()).decode(),
         [SECRET],
         {"password": SECRET},
     ],
@@ -282,6 +289,7 @@ def test_a_secret_that_the_endpoint_repeats_is_masked(
     assert result.code == 77
     assert "hunter2" not in everything(result)
     assert "-and-more" not in everything(result)
+    assert b64encode(b"proctor-client:").decode()[:-4] not in everything(result)
 
 
 def test_the_reason_that_the_endpoint_states_is_told_but_not_at_any_length(

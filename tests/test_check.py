@@ -74,6 +74,20 @@ def test_each_setting_is_shown_with_its_source_but_no_secret(
         assert secret not in (result.stdout + result.stderr).decode()
 
 
+def test_what_an_endpoint_says_cannot_forge_a_line_or_steer_a_terminal(
+    simulate: Simulate, serve: Serve, run: Run
+) -> None:
+    url = serve(400, {}, b'{"error": "bad\\nok      endpoint: all is well\\u001b[31m"}')
+    lines = run(simulate(), "check", AUTH_URL=url).stdout.decode().splitlines()
+    assert not any(line.startswith("ok      endpoint") or "\x1b" in line for line in lines)
+
+
+def test_a_password_in_a_url_is_not_shown(simulate: Simulate, run: Run) -> None:
+    result = run(simulate(), "check", PROCTOR_URL="https://user:hunter2@proctor.example.org")
+    assert result.code == 78
+    assert b"hunter2" not in result.stdout + result.stderr
+
+
 @pytest.mark.parametrize(
     ("settings", "steps", "code"),
     [

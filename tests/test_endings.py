@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
@@ -58,7 +59,7 @@ def test_what_is_turned_away_is_tried_again_and_nothing_is_lost(simulate: Simula
 
 @pytest.mark.parametrize(
     "fault",
-    "reset-before reset-after cut-head cut-body 500 500-after 500-half 502-after 504-after"
+    "reset-before reset-after cut-head cut-body 500 500-after 500-half 408-after 502-after 504-after 524-after"
     " html not-json no-list null-list".split(),
 )
 def test_a_lost_answer_is_named_with_its_window(simulate: Simulate, run: Run, fault: str) -> None:
@@ -71,6 +72,13 @@ def test_a_lost_answer_is_named_with_its_window(simulate: Simulate, run: Run, fa
     assert window["start"] <= lost["start"].replace("+00:00", "Z")
     assert lost.get("changed", lost["start"]).replace("+00:00", "Z") <= window["end"]
     assert set(delivered(simulator)) >= set(result.exam_ids)
+
+
+@pytest.mark.parametrize("fault", "reset-after cut-body 408 408-after 502-after 504-after 524-after".split())
+def test_where_proctor_may_still_be_at_work_the_window_leaves_it_time(simulate: Simulate, run: Run, fault: str) -> None:
+    result = run(simulate(exams=10, faults=[fault]), READ_TIMEOUT="77")
+    (window,) = result.summary["lost"]
+    assert datetime.fromisoformat(window["end"]) - datetime.fromisoformat(window["start"]) >= timedelta(seconds=77)
 
 
 @pytest.mark.parametrize("setting", ["PROCTOR_URL", "AUTH_URL"])
@@ -232,9 +240,7 @@ def test_every_odd_record_becomes_a_row_and_each_oddity_is_warned_of_once(simula
     assert len(warnings) == len(set(warnings)) > 5
 
 
-@pytest.mark.parametrize(
-    ("faults", "code"), [("ok repeat", 0), ("close repeat", 0), ("repeat", 0), ("ok cut-body repeat", 65)]
-)
+@pytest.mark.parametrize(("faults", "code"), [("ok repeat", 0), ("repeat", 0), ("ok cut-body repeat", 65)])
 def test_an_exam_that_is_reported_twice_stands_in_one_row(simulate: Simulate, run: Run, faults: str, code: int) -> None:
     simulator = simulate(exams=250, faults=faults.split())
     result = run(simulator)

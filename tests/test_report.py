@@ -360,10 +360,47 @@ def test_a_run_that_was_killed_after_its_summary_only_gets_its_final_name(
     simulate: Simulate, run: Run, volume: Path
 ) -> None:
     stem = leave(volume, 0, HEADER_LINE + PLAIN)
-    (volume / f"{stem}.json").write_bytes(b"its summary")
+    (volume / f"{stem}.json").write_text('{"lost": []}')
     assert run(simulate(exams=0), OUTPUT_DIR=str(volume)).code == 0
     assert (volume / f"{stem}.csv").read_bytes() == HEADER_LINE + PLAIN
-    assert (volume / f"{stem}.json").read_bytes() == b"its summary"
+    assert (volume / f"{stem}.json").read_text() == '{"lost": []}'
+
+
+def test_what_such_a_summary_names_as_lost_is_told_by_the_next_run(simulate: Simulate, run: Run, volume: Path) -> None:
+    stem = leave(volume, 0, HEADER_LINE + PLAIN)
+    window = {"start": "2026-04-01T02:00:00.000Z", "end": "2026-04-01T02:05:00.000Z", "reason": "the run was killed"}
+    (volume / f"{stem}.json").write_text(json.dumps({"lost": [window]}))
+    result = run(simulate(exams=0), OUTPUT_DIR=str(volume))
+    assert result.code == 65
+    assert result.summary["lost"] == [window]
+    assert run(simulate(exams=0), OUTPUT_DIR=str(volume)).code == 0
+
+
+@pytest.mark.parametrize("summary", [b"", b"{}", b'{"lost": [{"start": "soon"}]}', b"[" * 100_000])
+def test_a_summary_that_cannot_be_read_is_made_anew(simulate: Simulate, run: Run, volume: Path, summary: bytes) -> None:
+    stem = leave(volume, 0, HEADER_LINE + PLAIN)
+    (volume / f"{stem}.json").write_bytes(summary)
+    result = run(simulate(exams=0), OUTPUT_DIR=str(volume))
+    assert result.code == 65
+    assert json.loads((volume / f"{stem}.json").read_bytes())["lost"] == result.summary["lost"] != []
+
+
+@pytest.mark.parametrize("mark", [b"\xff", b"0001-01-01T00:00:00+14:00 ", b"9999-12-31T23:59:59-14:00 "])
+def test_a_mark_that_makes_no_sense_only_widens_the_window(
+    simulate: Simulate, run: Run, volume: Path, mark: bytes
+) -> None:
+    stem = leave(volume, 0, HEADER_LINE + PLAIN)
+    (volume / ".lock").write_bytes(mark + f"{stem}.csv\n".encode())
+    result = run(simulate(exams=0), OUTPUT_DIR=str(volume))
+    assert result.code == 65
+    (window,) = result.summary["lost"]
+    assert datetime.strptime(stem[-16:], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC) == instant(window["start"])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe_on_the_volume_is_left_alone(simulate: Simulate, run: Run, volume: Path) -> None:
+    os.mkfifo(volume / "expired_exams_SBAC_PT_20260401T020000Z.csv.partial")
+    assert run(simulate(exams=0), OUTPUT_DIR=str(volume)).code == 0
 
 
 def test_the_draft_of_a_summary_is_replaced(simulate: Simulate, run: Run, volume: Path) -> None:

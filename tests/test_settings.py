@@ -458,17 +458,24 @@ def test_a_dotenv_that_others_may_read_is_warned_of(places: Places, mode: int, w
         ("SSL_CHECKS", "TLS_VERIFY"),
         ("AUTH_ENDPOINT", "AUTH_URL"),
         ("AUTH_PAYLOAD", "AUTH_CLIENT_ID, AUTH_CLIENT_SECRET, AUTH_USERNAME and AUTH_PASSWORD"),
-        ("QUITE_ELSE", "no setting"),
     ],
 )
 def test_an_unknown_name_in_a_dotenv_is_warned_of_with_the_one_that_may_be_meant(
     places: Places, name: str, hint: str
 ) -> None:
-    places.write_dotenv(f"{name}={SECRET}\n")
+    places.write_dotenv(f"# a comment\n{name}={SECRET}\n")
     (warning,) = places.read().warnings
+    assert "line 2" in warning
     assert name in warning
     assert hint in warning
     assert SECRET not in warning
+
+
+def test_an_unknown_name_that_resembles_none_is_not_told_as_it_may_be_a_piece_of_a_secret(places: Places) -> None:
+    places.write_dotenv("AUTH_PASSWORD=first\nHUNTER2SECRETPIECE==\n")
+    (warning,) = places.read().warnings
+    assert "line 2" in warning
+    assert "HUNTER2" not in warning
 
 
 def test_what_else_an_environment_holds_does_not_matter(places: Places) -> None:
@@ -631,7 +638,17 @@ def test_a_proxy_that_is_not_there_is_no_lost_answer(
 
 
 @pytest.mark.parametrize(
-    "proxy", ["http://[", "http://", "ftp://127.0.0.1:1", "socks5://127.0.0.1:1", "http://user:hunter2@127.0.0.1:99999"]
+    "proxy",
+    [
+        "http://[",
+        "http://",
+        "@@@",
+        "http://hunter2:hunter2@",
+        "http://us\u20acr:hunter2@127.0.0.1:1",
+        "ftp://127.0.0.1:1",
+        "socks5://127.0.0.1:1",
+        "http://user:hunter2@127.0.0.1:99999",
+    ],
 )
 def test_a_proxy_that_is_nonsense_is_a_wrong_setting(simulate: Simulate, run: Run, proxy: str) -> None:
     simulator = simulate()

@@ -108,6 +108,18 @@ def test_a_second_signal_in_a_call_ends_it_at_once_and_names_its_window(
     assert start <= datetime.fromisoformat(held["start"]) <= datetime.fromisoformat(held["changed"]) <= end
 
 
+@pytest.mark.parametrize("setting", ["AUTH_PASSWORD_FILE", ".env"])
+def test_a_signal_ends_a_wait_for_a_setting_from_a_named_pipe(simulate: Simulate, jobs: Jobs, setting: str) -> None:
+    pipe = jobs.directory / (setting if setting == ".env" else "pipe")
+    os.mkfifo(pipe)
+    settings = {**simulate().settings(), "AUTH_PASSWORD": "", setting: str(pipe)}
+    process = jobs.start(settings)
+    writer = os.open(pipe, os.O_WRONLY)  # comes back when the job has opened the other end
+    process.send_signal(SIGTERM)
+    assert jobs.finish(process).code == 128 + SIGTERM
+    os.close(writer)
+
+
 @pytest.mark.parametrize("script", ["faults", "token_faults"])
 @pytest.mark.parametrize("signum", [SIGTERM, SIGINT])
 def test_a_signal_in_a_back_off_wait_ends_it_at_once(

@@ -4,6 +4,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
 from pathlib import Path
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from threading import Thread
@@ -77,6 +78,23 @@ class Reset(BaseRequestHandler):
         self.request.recv(1)
         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.request.close()
+
+
+class Sends(BaseRequestHandler):
+    """Answers an expire call with these bytes, then with more of them as long as somebody reads."""
+
+    answer = b""
+    more = b""
+
+    def handle(self) -> None:
+        with suppress(OSError):
+            received = b""
+            while not received.endswith(b'""'):
+                received += self.request.recv(65536)
+            self.request.sendall(self.answer)
+            while self.more:
+                self.request.sendall(self.more)
+            self.request.recv(1)
 
 
 @contextmanager
@@ -201,6 +219,37 @@ def test_a_reset_after_the_request_is_lost(simulate: Simulate, run: Run) -> None
         result = run(simulate(), PROCTOR_URL=f"http://127.0.0.1:{port}", MAX_LOST_RESPONSES="0")
     assert result.code == 65
     assert len(result.summary["lost"]) == len(connections) == 1
+
+
+@pytest.mark.parametrize("status", [101, 102, 103, 199])
+def test_an_interim_answer_is_not_taken_for_the_one_that_counts(simulate: Simulate, run: Run, status: int) -> None:
+    with serving(Sends, answer=f"HTTP/1.1 {status} Wait\r\n\r\n".encode()) as (port, connections):
+        result = run(simulate(), PROCTOR_URL=f"http://127.0.0.1:{port}", MAX_LOST_RESPONSES="1", READ_TIMEOUT="77")
+    assert result.code == 65
+    windows = result.summary["lost"]
+    assert len(windows) == len(connections) == 2  # no further call goes where an answer is still to come
+    for window in windows:
+        moments = [datetime.fromisoformat(window[end]) for end in ("start", "end")]
+        assert moments[1] - moments[0] >= timedelta(seconds=77)
+
+
+def test_an_answer_without_an_end_is_given_up(simulate: Simulate, run: Run) -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n"
+    with serving(Sends, answer=head, more=b" " * 65536) as (port, _):
+        result = run(simulate(), PROCTOR_URL=f"http://127.0.0.1:{port}", MAX_LOST_RESPONSES="0")
+    assert result.code == 65
+    (window,) = result.summary["lost"]
+    assert "longer than 64 MB" in window["reason"]
+
+
+@pytest.mark.parametrize("variable", ["TLS_CA_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"])
+@pytest.mark.parametrize("path", ["/no/such.pem", "/dev/zero"])
+def test_a_ca_bundle_that_cannot_be_read_is_named(simulate: Simulate, run: Run, variable: str, path: str) -> None:
+    simulator = simulate()
+    result = run(simulator, **{variable: path})
+    assert result.code == 78
+    assert any(variable in event["message"] and path in event["message"] for event in result.log)
+    assert simulator.token_requests == 0
 
 
 def test_an_http_proxy_is_used(simulate: Simulate, run: Run) -> None:
