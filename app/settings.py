@@ -173,7 +173,7 @@ _KINDS = {
 NAMES = tuple(_KINDS)
 
 # What else a .env beside docker-compose.yml holds, and what the settings of the older script are called now.
-_OF_COMPOSE = {"TZ", "SCHEDULE", "OUTPUT"}
+_OF_COMPOSE = {"TZ", "SCHEDULE", "OUTPUT", "MAX_AGE"}
 _FORMER = {
     "ENDPOINT": "PROCTOR_URL",
     "SSL_CHECKS": "TLS_VERIFY",

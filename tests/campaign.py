@@ -231,18 +231,20 @@ class Run:
         delay, gap = self.chance.choice((0, 0, 0.003 * self.chance.random())), self.chance.choice((0, 0.005))
         self.tally.troubles[" and ".join(signal.Signals(signum).name for signum in chosen)] += 1
 
-        def send(pid: int | None) -> None:
+        def send(pid: int) -> None:
             time.sleep(delay)
-            for signum in chosen if pid else ():
+            for signum in chosen:
                 with suppress(ProcessLookupError):
-                    os.kill(pid or 0, signum)
+                    os.kill(pid, signum)
                 time.sleep(gap)
 
         def act() -> None:
-            sender = threading.Thread(target=send, args=(self.jobs[0].pid,))
+            if not (pid := self.jobs[0].pid):
+                return
+            sender = threading.Thread(target=send, args=(pid,))
             sender.start()
             if not delay:
-                sender.join()  # so that the server does not go on before the signal is there
+                sender.join()  # the server goes on when the signal is there
 
         if self.chance.random() < 0.1 and signal.SIGINT not in chosen:  # which a process that is being forked ignores
             self.start()

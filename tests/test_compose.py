@@ -77,6 +77,15 @@ class Stack:
         result = self.compose("up", "-d", *SERVICES)
         assert result.returncode == 0, result.stderr
 
+    def logs(self, service: str, text: bytes) -> bool:
+        """Follow the log of a service until this text comes; false if it never does before the container ends."""
+        command = ["docker", "logs", "-f", self.container(service)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+            assert process.stdout
+            found = any(text in line for line in process.stdout)
+            process.kill()
+        return found
+
     def container(self, service: str) -> str:
         return self.compose("ps", "-q", "--all", service).stdout.decode().strip()
 
@@ -133,7 +142,7 @@ def test_up_proves_the_configuration_and_expires_nothing(stack: Stack, proctor: 
     stack.up()
     assert proctor.record == []
     assert b"ok      endpoint" in stack.compose("logs", "check").stdout
-    assert b"Waiting for the scheduler" in stack.compose("logs", "standby").stdout
+    assert stack.logs("standby", b"Waiting for the scheduler")
 
 
 @pytest.mark.parametrize(("wrong", "code"), [({"CLIENT_NAME": ""}, 78), ({"AUTH_CLIENT_ID": "nobody"}, 77)])
@@ -164,6 +173,24 @@ def test_the_nightly_run_acts_as_the_image_user_and_leaves_its_report_on_the_vol
     assert ids(rows) == sorted(expired(proctor))
     assert len(rows) == 250
     assert summary["outcome"] == "drained"
+
+
+def test_the_stack_is_healthy_while_the_last_night_went_well(stack: Stack, proctor: Simulator) -> None:
+    stack.up()
+    _, *command = stack.engine.inspect(stack.container("standby"))["Config"]["Healthcheck"]["Test"]
+
+    def health() -> tuple[int, bytes]:
+        result = stack.compose("exec", "-T", "standby", *command)
+        return result.returncode, result.stdout
+
+    assert health() == (1, b"No run has left its summary in /output.\n")
+    assert stack.night().returncode == 0
+    assert health()[0] == 0
+    proctor.world.faults = ["403"]
+    assert stack.night().returncode == 77
+    code, told = health()
+    assert code == 1
+    assert b"ended with exit code 77" in told
 
 
 def test_run_now_and_check_are_one_command_each(stack: Stack, proctor: Simulator) -> None:
