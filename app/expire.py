@@ -83,8 +83,8 @@ def expire_all(
             return Outcome.TIME_LIMIT
         except Transient as reason:
             raise Unavailable(
-                f"Proctor was tried {settings.max_attempts} times in a row without success, at last: {reason}. Exams"
-                " that are still overdue stay so until the next run. Check that Proctor is up and reached from here."
+                f"Proctor was tried {settings.max_attempts} times in a row without success, at last: {reason}."
+                " Check that Proctor is up and reached from here."
             ) from None
         summary.calls += 1
         exams = list(_unreported(batch.exams, previous))

@@ -25,4 +25,8 @@ def beat(
     except Exception as error:
         problem = type(error).__name__  # its text may hold the URL
     if problem:
-        event(logging.WARNING, "heartbeat", f"The monitor at HEARTBEAT_URL was not told {what!r}: {problem}.")
+        event(
+            logging.WARNING,
+            "heartbeat",
+            f"The monitor at HEARTBEAT_URL was not told {what!r}: {problem}. The run goes on without it.",
+        )
