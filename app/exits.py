@@ -1,5 +1,6 @@
 """How a run can end, and the one place where that becomes an exit code (the numbers of BSD's sysexits.h)."""
 
+from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
 
@@ -78,24 +79,27 @@ class Misconfigured(Failure):
     code = ExitCode.CONFIGURATION
 
 
+@dataclass(frozen=True)
+class Ending:
+    """How a run came to its end: `failure` is what stopped a failed one, `signum` the signal of an interrupted one."""
+
+    outcome: Outcome
+    failure: Failure | None = None
+    signum: int = 0
+
+
 _INVITES_RETRY = {ExitCode.OK, ExitCode.UNAVAILABLE, ExitCode.TRY_LATER}
 
 
-def exit_code(
-    outcome: Outcome, *, failure: ExitCode | None, signum: int | None, lost: int, fail_on_no_progress: bool
-) -> int:
-    """The exit code of a run that ended with `outcome`.
+def exit_code(ending: Ending, *, answers_lost: bool, fail_on_no_progress: bool) -> int:
+    """The exit code of a run.
 
-    `failure` is the code of what stopped a failed run, `signum` the signal of an interrupted one, `lost` the number
-    of answers that may have been lost. These turn a code into 65 that would otherwise let a scheduler take the run
-    for good or simply repeat it: the repetition finds nothing left to do, and the loss would go unseen.
+    Lost answers turn a code into 65 that would otherwise let a scheduler take the run for good or simply repeat it: the
+    repetition finds nothing left to do, and the loss would go unseen.
     """
-    if outcome is Outcome.INTERRUPTED:
-        return 128 + (signum or 0)
-    if outcome is Outcome.FAILED:
-        code = failure or ExitCode.BUG
-    elif outcome is Outcome.TIME_LIMIT or (outcome is Outcome.NO_PROGRESS and fail_on_no_progress):
+    if ending.outcome is Outcome.INTERRUPTED:
+        return 128 + ending.signum
+    code = ending.failure.code if ending.failure else ExitCode.OK
+    if ending.outcome is Outcome.TIME_LIMIT or (ending.outcome is Outcome.NO_PROGRESS and fail_on_no_progress):
         code = ExitCode.TRY_LATER
-    else:
-        code = ExitCode.OK
-    return ExitCode.ANSWERS_LOST if lost and code in _INVITES_RETRY else code
+    return ExitCode.ANSWERS_LOST if answers_lost and code in _INVITES_RETRY else code

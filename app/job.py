@@ -5,7 +5,7 @@ from contextlib import closing, suppress
 
 from app import __version__
 from app.auth import Tokens
-from app.exits import ExitCode, Failure, Outcome, OutputFailed
+from app.exits import Ending, ExitCode, Failure, Outcome, OutputFailed, exit_code
 from app.expire import expire_all
 from app.heartbeat import beat
 from app.logs import event, log
@@ -23,13 +23,18 @@ def run(settings: Settings, stop: Stop) -> int:
     summary = Summary(settings.client_name, settings.proctor_url)
     stop.on_first = lambda signum: _announce(signum, settings)
     report: Report | None = None
-    failure: Failure | None = None
     verify = verify_of(settings)
+
+    def end(ending: Ending) -> int:
+        code = exit_code(ending, answers_lost=bool(summary.lost), fail_on_no_progress=settings.fail_on_no_progress)
+        summary.end(ending, code)
+        return code
+
     try:
         report = open_report(settings, stop)
+        summary.lost += report.inherited
         with stop.interruptible(after=1):
             beat(settings.heartbeat_url, "start", verify=verify)
-        summary.lost += report.inherited
         event(
             logging.INFO,
             "start",
@@ -41,29 +46,23 @@ def run(settings: Settings, stop: Stop) -> int:
         with closing(Transport.of(settings, still_waiting)) as transport:
             tokens = Tokens(settings, transport, stop.wait)
             proctor = Proctor(settings, transport)
-            outcome = expire_all(settings, tokens, proctor, report=report, summary=summary, stop=stop)
+            ending = Ending(expire_all(settings, tokens, proctor, report=report, summary=summary, stop=stop))
     except Interrupted:
-        outcome = Outcome.INTERRUPTED
-    except Failure as error:
-        outcome, failure = Outcome.FAILED, error
+        ending = Ending(Outcome.INTERRUPTED, signum=stop.signum or 0)
+    except Failure as failure:
+        ending = Ending(Outcome.FAILED, failure)
     except Exception as error:
         log.exception("This is a bug; please report it.")
-        outcome, failure = Outcome.FAILED, Failure(f"A bug ended the run ({type(error).__name__}).")
+        ending = Ending(Outcome.FAILED, Failure(f"A bug ended the run ({type(error).__name__})."))
 
-    def end() -> int:
-        return summary.end(
-            outcome, failure=failure, signum=stop.signum, fail_on_no_progress=settings.fail_on_no_progress
-        )
-
-    code = end()
+    code = end(ending)
     if report:
         try:
             report.finish(summary.as_object())
-        except OutputFailed as error:
-            event(logging.ERROR, "output_failed", str(error))
+        except OutputFailed as failure:
+            event(logging.ERROR, "output_failed", str(failure))
             if code == ExitCode.OK:
-                outcome, failure = Outcome.FAILED, error
-                code = end()
+                code = end(Ending(Outcome.FAILED, failure))
     summary.log_end()
     with suppress(Interrupted), stop.interruptible(after=2):
         beat(settings.heartbeat_url, str(code), summary.as_object(), verify)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from app import __version__
-from app.exits import ExitCode, Failure, Outcome, OutputFailed, exit_code
+from app.exits import Ending, ExitCode, Outcome, OutputFailed
 from app.logs import event, timestamp
 from app.proctor import Exam, Window
 
@@ -72,23 +72,17 @@ class Summary:
             seconds=round(seconds, 3),
         )
 
-    def end(self, outcome: Outcome, *, failure: Failure | None, signum: int | None, fail_on_no_progress: bool) -> int:
-        """Close the tally; return the exit code."""
+    def end(self, ending: Ending, code: int) -> None:
+        """Close the tally."""
         self.ended = datetime.now(UTC)
-        self.outcome = outcome
-        self.message = self._message(outcome, failure)
-        self.exit_code = exit_code(
-            outcome,
-            failure=failure.code if failure else None,
-            signum=signum,
-            lost=len(self.lost),
-            fail_on_no_progress=fail_on_no_progress,
-        )
-        return self.exit_code
+        self.outcome = ending.outcome
+        self.message = self._message(ending)
+        self.exit_code = code
 
-    def _message(self, outcome: Outcome, failure: Failure | None) -> str:
+    def _message(self, ending: Ending) -> str:
         """What ended the run, what that means for the exams, and what to do."""
-        parts = [str(failure) if failure else _MEANING[outcome]]
+        failure = ending.failure
+        parts = [str(failure) if failure else _MEANING[ending.outcome]]
         if failure and not isinstance(failure, OutputFailed) and not self.lost:
             parts.append("The exams so far are in the CSV; others stay due." if self.calls else "Nothing was expired.")
         if self.lost:

@@ -17,10 +17,12 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from app.simulator import Simulator, World
 from tests.campaign import certificate, trusted
 from tests.conftest import ROOT
+from tests.engine import IMAGE
 
 JOB = ("-m", "app")
 WAYS = {"job": JOB, **{rival: ("tests/rivals.py", rival) for rival in ("bare", "floor", "naive")}}
@@ -112,12 +114,43 @@ def peak(exams: int) -> float:
     return int(found[1]) / 1024
 
 
+def first_call(docker_run: Sequence[str], host: str, python: str) -> float:
+    """The seconds from the start of the job's process to its first call, in a container or outside."""
+    with Simulator(World(exams=1), host=host) as simulator:
+        assignments = [f"{name}={value}" for name, value in simulator.settings().items()]
+        command = [*docker_run, *(part for one in assignments for part in ("-e", one)), IMAGE, "-c"]
+        if not docker_run:
+            command = ["env", f"PATH={os.environ['PATH']}", *assignments, "sh", "-c"]
+        job = subprocess.run(
+            [*command, f"date +%s.%N >&2; exec {python} -m app"], cwd=ROOT, capture_output=True, check=True
+        )
+        began = float(job.stderr.split()[0])
+        return datetime.fromisoformat(simulator.record[0]["start"]).timestamp() - began
+
+
+def compare_containers(rounds: int) -> None:
+    """Print how long the job's start takes in the image `force-submit-proctor`, and here."""
+    gateway = "{{(index .IPAM.Config 0).Gateway}}"
+    inspect = ["docker", "network", "inspect", "bridge", "--format", gateway]
+    host = subprocess.run(inspect, capture_output=True, check=True).stdout.decode().strip()
+    docker_run = ("docker", "run", "--rm", "--entrypoint=sh")
+    inside = [first_call(docker_run, host, "python") for _ in range(rounds)]
+    outside = [first_call((), host, sys.executable) for _ in range(rounds)]
+    ratios = [one / other for one, other in zip(sorted(inside), sorted(outside), strict=True)]
+    print("\nfrom start to first call")
+    print(f"  in the container {statistics.median(inside):.3f} s, outside {statistics.median(outside):.3f} s")
+    print(f"  {statistics.median(ratios):.2f} of outside   ({min(ratios):.2f} to {max(ratios):.2f})")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmark", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", default="", help="only cases whose name holds this, such as '1 exam' or 'memory'")
+    parser.add_argument("--containers", action="store_true", help="only the start in a container; needs the image")
     options = parser.parse_args()
     print(f"Python {sys.version.split()[0]}, {options.rounds} rounds")
+    if options.containers:
+        return compare_containers(options.rounds)
     for case in CASES:
         if options.only in str(case):
             compare(case, options.rounds)
