@@ -177,7 +177,6 @@ class Run:
                     break
             else:
                 self.broken("it comes to no end")
-            self.simulator.wait_idle()
         self.judge()
         return self.tally
 
@@ -214,6 +213,7 @@ class Run:
         if strange := set(codes) - EXIT_CODES:
             self.broken(f"exit codes {strange}")
         self.jobs.clear()
+        self.simulator.wait_idle()  # calls of a job that is gone may still be under way
         self.simulator.moment = lambda: None
         self.patient = True
         if self.to == "pipe":
