@@ -1,5 +1,6 @@
 """Every way in which a call can end, and what the run makes of it."""
 
+import json
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from app.simulator import Simulator
-from tests.conftest import HEADER, Result, delivered, expired
+from tests.conftest import HEADER, QUICK, Result, Serve, delivered, expired
 
 Simulate = Callable[..., Simulator]
 Run = Callable[..., Result]
@@ -21,6 +22,14 @@ HEADER_LINE = ",".join(HEADER).encode() + b"\r\n"
 def reported(simulator: Simulator) -> list[str]:
     """The ids of the exams that the server changed in a call without a fault."""
     return [exam for call in simulator.record if call["fault"] == "ok" for exam in call["expired"]]
+
+
+EXAM = dict(zip(HEADER, ("key", "id", "exam", 7, "expired"), strict=True))
+
+
+def answer(*exams: object) -> bytes:
+    """The body of a last answer with these records."""
+    return json.dumps({"expiredExams": exams, "additionalExamsToExpire": False}, ensure_ascii=False).encode()
 
 
 def settled(simulator: Simulator, result: Result) -> bool:
@@ -37,6 +46,27 @@ def test_a_run_goes_on_until_proctor_has_no_more(simulate: Simulate, run: Run) -
     assert len(simulator.record) == 3
     assert result.summary["outcome"] == "drained"
     assert result.summary["exams"] == {"expired": 225, "completed": 25, "unknown": 0}
+
+
+def test_a_call_is_a_post_of_an_empty_text_in_json(simulate: Simulate, run: Run) -> None:
+    calls = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            calls.append((self.headers["Content-Type"], self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answer(EXAM))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        result = run(simulate(), PROCTOR_URL=f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert (result.code, result.exam_ids) == (0, ["exam"])
+    assert calls == [("application/json", b'""')]
 
 
 def test_more_without_anything_new_ends_the_run_well(simulate: Simulate, run: Run) -> None:
@@ -74,11 +104,33 @@ def test_a_lost_answer_is_named_with_its_window(simulate: Simulate, run: Run, fa
     assert set(delivered(simulator)) >= set(result.exam_ids)
 
 
-@pytest.mark.parametrize("fault", "reset-after cut-body 408 408-after 502-after 504-after 524-after".split())
-def test_where_proctor_may_still_be_at_work_the_window_leaves_it_time(simulate: Simulate, run: Run, fault: str) -> None:
-    result = run(simulate(exams=10, faults=[fault]), READ_TIMEOUT="77")
+@pytest.mark.parametrize(
+    ("fault", "at_work"),
+    [
+        *[(fault, True) for fault in "reset-after cut-body 408 408-after 502-after 504-after 524-after".split()],
+        *[(fault, False) for fault in "500-after html not-json".split()],
+    ],
+)
+def test_where_proctor_may_still_be_at_work_the_window_and_the_wait_leave_it_time(
+    simulate: Simulate, run: Run, fault: str, at_work: bool
+) -> None:
+    result = run(simulate(faults=[fault]), MAX_WAIT="3600", MAX_RUNTIME="0.5")
     (window,) = result.summary["lost"]
-    assert datetime.fromisoformat(window["end"]) - datetime.fromisoformat(window["start"]) >= timedelta(seconds=77)
+    start, end = (datetime.fromisoformat(window[name]) for name in ("start", "end"))
+    assert (end - start >= timedelta(seconds=float(QUICK["READ_TIMEOUT"]))) == at_work
+    (retry,) = result.events("retry")
+    assert (retry["wait_seconds"] == 3600) == at_work
+
+
+@pytest.mark.parametrize("status", [201, 206, 500])
+@pytest.mark.parametrize("body", [answer(EXAM), b'<input name="SAMLRequest"/>'], ids=["exams", "sign-in"])
+def test_what_does_not_come_with_200_is_lost_whatever_is_in_it(
+    simulate: Simulate, run: Run, serve: Serve, status: int, body: bytes
+) -> None:
+    result = run(simulate(), PROCTOR_URL=serve(status, {}, body), MAX_LOST_RESPONSES="0")
+    assert result.code == 65
+    assert len(result.summary["lost"]) == 1
+    assert result.rows == []
 
 
 @pytest.mark.parametrize("setting", ["PROCTOR_URL", "AUTH_URL"])
@@ -120,6 +172,7 @@ def test_what_is_turned_away_at_every_attempt_is_unavailable(
     assert result.code == 69
     assert settled(simulator, result)
     assert len(simulator.record) == 1 + attempts
+    assert (result.summary["calls"], result.summary["retries"]) == (1, attempts - 1)
     assert result.summary["lost"] == []
     assert f"{attempts} times" in result.message
 
@@ -129,6 +182,7 @@ def test_what_is_turned_away_at_every_attempt_is_unavailable(
     [
         (["401", "401"], 77, "AUTH_URL"),
         (["403"], 77, "may not expire"),
+        (["300"], 77, "sign in"),
         (["302"], 77, "sign in"),
         (["sign-in"], 77, "sign in"),
         (["404"], 78, "PROCTOR_URL"),
@@ -144,6 +198,7 @@ def test_what_is_wrong_stops_the_run_with_a_message_that_says_what_to_change(
     result = run(simulator)
     assert result.code == code
     assert words in result.message
+    assert "SAMLRequest" not in result.message
     assert settled(simulator, result)
     assert len(result.exam_ids) == 100
     assert len(simulator.record) == 1 + len(faults)
@@ -171,6 +226,12 @@ def test_a_proctor_that_has_moved_is_not_followed_but_named(simulate: Simulate, 
     assert result.code == 78
     assert f"moved to {simulator.url}/proctor" in result.message
     assert simulator.record == []
+
+
+def test_a_redirect_to_nowhere_is_told_as_what_it_is(simulate: Simulate, run: Run, serve: Serve) -> None:
+    result = run(simulate(), PROCTOR_URL=serve(302, {}, b""))
+    assert result.code == 77
+    assert "to nowhere" in result.message
 
 
 @pytest.mark.parametrize("tolerated", [0, 2])
@@ -203,6 +264,14 @@ def test_an_odd_body_is_read_as_well_as_it_can_be(simulate: Simulate, run: Run, 
     assert settled(simulator, result)
     assert len(result.exam_ids) == 250
     assert len(result.events("odd_answer")) == (fault != "huge")
+
+
+@pytest.mark.parametrize("number", ["123456789012345678901234567890", "1.10", "1e400", "NaN"])
+def test_a_number_is_written_as_it_was_sent(simulate: Simulate, run: Run, serve: Serve, number: str) -> None:
+    body = b"\xef\xbb\xbf" + answer(EXAM).replace(b"7", number.encode())
+    result = run(simulate(), PROCTOR_URL=serve(200, {}, body))
+    assert (result.code, result.events("odd_answer")) == (0, [])
+    assert [row["studentId"] for row in result.rows] == [number]
 
 
 def test_an_older_proctor_tells_no_status_and_is_warned_of_once(simulate: Simulate, run: Run) -> None:
@@ -240,6 +309,34 @@ def test_every_odd_record_becomes_a_row_and_each_oddity_is_warned_of_once(simula
     assert len(warnings) == len(set(warnings)) > 5
 
 
+@pytest.mark.parametrize(
+    ("record", "cell", "oddity"),
+    [
+        ({**EXAM, "studentId": "7"}, "7", "a record whose studentId is not a number"),
+        ({**EXAM, "examId": 8}, "7", "a record whose examId is not text"),
+        ({**EXAM, "updatedExamStatus": None}, "7", "a record without updatedExamStatus"),
+        ({**EXAM, "segments": []}, "7", "a record with the unknown field 'segments' (left out)"),
+        ({**EXAM, "studentId": {"n\u00e9": True}}, '{"n\u00e9":true}', "a record whose studentId is not a number"),
+        (7, "", "a record that is no object (written as its examId)"),
+    ],
+)
+def test_what_is_odd_about_a_record_is_told(
+    simulate: Simulate, run: Run, serve: Serve, record: object, cell: str, oddity: str
+) -> None:
+    result = run(simulate(), PROCTOR_URL=serve(200, {}, answer(record)))
+    assert [row["studentId"] for row in result.rows] == [cell]
+    (warning,) = result.events("odd_answer")
+    assert oddity in warning["message"]
+
+
+def test_an_exam_that_stands_twice_in_an_answer_stands_in_one_row(simulate: Simulate, run: Run, serve: Serve) -> None:
+    other = {**EXAM, "examId": "other"}
+    result = run(simulate(), PROCTOR_URL=serve(200, {}, answer(EXAM, other, EXAM, other)))
+    assert result.code == 0
+    assert result.exam_ids == ["exam", "other"]
+    assert result.summary["exams"]["expired"] == 2
+
+
 @pytest.mark.parametrize(("faults", "code"), [("ok repeat", 0), ("repeat", 0), ("ok cut-body repeat", 65)])
 def test_an_exam_that_is_reported_twice_stands_in_one_row(simulate: Simulate, run: Run, faults: str, code: int) -> None:
     simulator = simulate(exams=250, faults=faults.split())
@@ -263,12 +360,16 @@ def test_no_call_is_made_after_max_runtime(simulate: Simulate, run: Run) -> None
     assert settled(simulator, result)
 
 
-def test_max_runtime_cuts_a_wait_short(simulate: Simulate, run: Run) -> None:
+@pytest.mark.parametrize("most", [3600, 60])
+def test_max_runtime_cuts_a_wait_short(simulate: Simulate, run: Run, most: int) -> None:
     simulator = simulate(faults=["503:3600"])
-    result = run(simulator, MAX_RUNTIME="0.2", MAX_WAIT="3600")
+    result = run(simulator, MAX_RUNTIME="0.2", MAX_WAIT=str(most))
     assert result.code == 75
     assert result.summary["outcome"] == "time_limit"
     assert len(simulator.record) == 1
+    (retry,) = result.events("retry")
+    assert retry["wait_seconds"] == most
+    assert "503" in retry["reason"]
 
 
 def test_no_call_is_made_where_max_runtime_passed_over_the_token(simulate: Simulate, run: Run) -> None:

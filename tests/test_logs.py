@@ -7,13 +7,17 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app import job
+from app.signals import Stop
 from app.simulator import Simulator
 from tests.conftest import Jobs, Result, Serve, expired, rows_of
+from tests.test_properties import configured
 
 Simulate = Callable[..., Simulator]
 Run = Callable[..., Result]
@@ -178,3 +182,16 @@ def test_a_stderr_that_nobody_reads_does_not_hold_up_a_run(simulate: Simulate, j
     assert result.code == 0
     assert complete(simulator, result.stdout)
     assert len(result.exam_ids) == 400
+
+
+def test_a_long_run_says_now_and_then_how_far_it_is(
+    simulate: Simulate, volume: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("app.expire._PROGRESS_EVERY", 0.1)
+    simulator = simulate(exams=20, limit=1, latency=0.02)
+    with caplog.at_level("INFO", "app"):
+        assert job.run(configured(volume, **simulator.settings()), Stop()) == 0
+    told = [vars(record)["fields"] for record in caplog.records if vars(record)["event"] == "progress"]
+    assert len(told) >= 2
+    assert all(later - earlier >= 0.1 for earlier, later in pairwise([0, *(fields["seconds"] for fields in told)]))
+    assert all(0 < fields["exams"] == fields["calls"] < 20 for fields in told)

@@ -1,19 +1,32 @@
 """The CSV: proven writable before anything is expired, no row lost or doubled, whole after every end of a run."""
 
+import errno
 import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import BinaryIO
 
 import pytest
 
+from app.exits import OutputFailed
+from app.job import open_report
+from app.proctor import Exam
+from app.report import Report
+from app.signals import Stop
 from app.simulator import Simulator
+from app.volume import VolumeReport
 from tests.conftest import HEADER, PATIENCE, QUICK, Jobs, Result, delivered, expired, rows_of
+from tests.test_properties import configured
 
 Simulate = Callable[..., Simulator]
 Run = Callable[..., Result]
@@ -216,6 +229,109 @@ def test_rows_that_a_reader_no_longer_takes_go_to_the_log(simulate: Simulate, jo
     assert each_exam_is_in_the_csv_or_in_the_log(simulator, jobs.finish(process), csv)
 
 
+def test_a_file_that_never_had_a_name_takes_the_rows(simulate: Simulate, jobs: Jobs) -> None:
+    simulator = simulate()
+    with TemporaryFile() as nameless:
+        assert jobs.run({**simulator.settings(), **QUICK}, stdout=nameless).code == 0
+        nameless.seek(0)
+        assert sorted(ids(nameless.read())) == sorted(expired(simulator))
+
+
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The rows that a report in this process sends to the log."""
+    rows: list[str] = []
+    monkeypatch.setattr("app.report.event", lambda *_, row: rows.append(row))
+    return rows
+
+
+@contextmanager
+def small_pipe(stop: Stop) -> Iterator[tuple[Report, BinaryIO]]:
+    """A report on a pipe that holds a page, its header read, and the pipe's other end."""
+    fcntl = pytest.importorskip("fcntl")
+    if not hasattr(fcntl, "F_SETPIPE_SZ"):
+        pytest.skip("needs a pipe of a size of its own")
+    reader, writer = os.pipe()
+    with open(reader, "rb", buffering=0) as stdout, open(writer, "wb", buffering=0):
+        os.set_blocking(writer, False)  # a write that should have waited fails instead of hanging
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+        report = Report(writer, "a pipe", stop)
+        assert stdout.read(4096) == HEADER_LINE
+        yield report, stdout
+
+
+ROW = Exam("k" * 48, "i", "e", "7", "expired")  # 64 bytes: 64 such rows fill a page
+
+
+@pytest.mark.parametrize("longer", [0, 1])
+def test_a_row_is_either_whole_in_the_pipe_or_in_the_log(logged: list[str], longer: int) -> None:
+    stop = Stop()
+    with small_pipe(stop) as (report, stdout):
+        for _ in range(2):
+            stop._receive(15, None)
+        with pytest.raises(OutputFailed):
+            report.write([ROW._replace(examId="e" * (1 + longer)), *[ROW] * 99])
+        assert stdout.read(8192).count(b"\r\n") == 64 - longer
+    assert logged == [",".join(ROW)] * (36 + longer)
+
+
+def test_one_signal_does_not_give_up_a_reader_that_takes_its_time(logged: list[str]) -> None:
+    stop = Stop()
+    with small_pipe(stop) as (report, stdout), ThreadPoolExecutor() as pool:
+        stop._receive(15, None)
+        written = pool.submit(report.write, [ROW] * 100)
+        wait([written], 0.1)
+        assert stdout.read(8192).count(b"\r\n") == 64
+        written.result(PATIENCE)
+        assert stdout.read(8192).count(b"\r\n") == 36
+    assert logged == []
+
+
+def test_rows_that_cannot_be_taken_back_are_not_in_the_log_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, logged: list[str]
+) -> None:
+    def fail(*_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with open(tmp_path / "csv", "wb", buffering=0) as file:
+        report = Report(file.fileno(), "a file", Stop())
+        monkeypatch.setattr(os, "fsync", fail)
+        monkeypatch.setattr(os, "ftruncate", fail)
+        with pytest.raises(OutputFailed):
+            report.write([ROW])
+    assert len(rows_of((tmp_path / "csv").read_bytes())) == 1
+    assert logged == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows cannot force a directory to disk")
+def test_what_is_written_is_forced_to_disk_before_the_run_goes_on(
+    monkeypatch: pytest.MonkeyPatch, volume: Path
+) -> None:
+    names: set[str] = set()
+    sizes: dict[int, int] = {}
+
+    def fsync(file: int) -> None:
+        status = os.fstat(file)
+        if stat.S_ISDIR(status.st_mode):
+            names.update(path.name for path in volume.iterdir())
+        else:
+            sizes[status.st_ino] = status.st_size
+
+    def safe(path: Path) -> bool:
+        return path.name in names and sizes.get(path.stat().st_ino) == path.stat().st_size
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    killed = leave(volume, 0, HEADER_LINE + PLAIN + PLAIN[:9])
+    report = open_report(configured(volume), Stop())
+    assert safe(volume / f"{killed}.csv")
+    assert safe(volume / f"{killed}.json")
+    assert safe(only(volume, ".partial"))
+    report.write([Exam("k", "i", "e", "7", "expired")])
+    assert safe(only(volume, ".partial"))
+    report.finish({})
+    assert all(safe(path) for path in volume.glob("expired_exams_*"))
+
+
 def test_a_volume_whose_files_are_removed_stops_the_run_and_the_log_gets_the_rows(
     simulate: Simulate, jobs: Jobs, volume: Path
 ) -> None:
@@ -231,6 +347,32 @@ def test_a_volume_whose_files_are_removed_stops_the_run_and_the_log_gets_the_row
     assert len(simulator.record) == 2
 
 
+def test_a_summary_that_cannot_be_written_is_a_failure_and_the_csv_gets_its_name(
+    simulate: Simulate, jobs: Jobs, volume: Path
+) -> None:
+    simulator = simulate(faults=["hold"])
+    process = jobs.start({**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume)})
+    assert simulator.held.wait(PATIENCE)
+    csv = only(volume, ".partial").with_suffix("")
+    csv.with_suffix(".json").mkdir()
+    simulator.release.set()
+    result = jobs.finish(process)
+    assert (result.code, result.summary["outcome"]) == (74, "failed")
+    assert csv.with_suffix(".json").name in result.message
+    assert sorted(ids(csv.read_bytes())) == sorted(expired(simulator))
+    assert {path.name for path in volume.iterdir()} == {".lock", csv.name, csv.with_suffix(".json").name}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that cannot be written")
+def test_a_mark_that_cannot_be_written_stops_nothing(monkeypatch: pytest.MonkeyPatch, volume: Path) -> None:
+    report = VolumeReport(volume, configured(volume), Stop())
+    with closing(report._lock._file), open("/dev/full", "r+b", buffering=0) as full:
+        monkeypatch.setattr(report._lock, "_file", full)
+        report.write([ROW])
+        report.finish({})
+    assert len(ids(only(volume, ".csv").read_bytes())) == 1
+
+
 def test_a_volume_gets_a_csv_and_its_summary_for_nobody_else_to_read(
     simulate: Simulate, run: Run, volume: Path
 ) -> None:
@@ -243,6 +385,19 @@ def test_a_volume_gets_a_csv_and_its_summary_for_nobody_else_to_read(
     assert sorted(ids(csv.read_bytes())) == sorted(expired(simulator))
     assert json.loads(csv.with_suffix(".json").read_bytes()) == result.summary
     assert [path.name for path in volume.iterdir() if path.stat().st_mode & 0o007] == []
+
+
+@pytest.mark.parametrize(
+    ("client_name", "stem"), [("a/../b c.d%", "a_b_c_d_"), ("\u00e9t\u00e9", "_t_"), ("x" * 300, "x" * 64)]
+)
+def test_any_client_name_makes_a_name_of_a_file(
+    simulate: Simulate, run: Run, volume: Path, client_name: str, stem: str
+) -> None:
+    simulator = simulate(exams=10, client_name=client_name)
+    assert run(simulator, OUTPUT_DIR=str(volume)).code == 0
+    csv = only(volume, ".csv")
+    assert re.fullmatch(rf"expired_exams_{stem}_\d{{8}}T\d{{6}}Z\.csv", csv.name)
+    assert sorted(ids(csv.read_bytes())) == sorted(expired(simulator))
 
 
 def test_runs_that_begin_in_the_same_second_do_not_overwrite_each_other(
@@ -300,6 +455,8 @@ def test_what_a_killed_run_leaves_is_brought_in_order_by_the_next_one(
     assert sorted(exam for path in volume.glob("*.csv") for exam in ids(path.read_bytes())) == sorted(others)
     summary = json.loads(csv.with_suffix(".json").read_bytes())
     assert summary["outcome"] == "killed"
+    assert (summary["client_name"], summary["message"]) == ("SBAC_PT", result.events("killed_run")[0]["message"])
+    assert (summary["calls"], summary["retries"], summary["version"]) == (None, None, None)
     assert summary["exams"]["expired"] + summary["exams"]["completed"] == 100
     (window,) = summary["lost"]
     assert instant(simulator.record[0]["changed"]) <= instant(window["start"]) <= instant(held["start"])
@@ -313,6 +470,52 @@ def leave(volume: Path, number: int, text: bytes) -> str:
     stem = f"expired_exams_SBAC_PT_20260401T{number // 3600:02}{number // 60 % 60:02}{number % 60:02}Z"
     (volume / f"{stem}.csv.partial").write_bytes(text)
     return stem
+
+
+def test_the_window_of_a_killed_run_has_the_answers_in_it_that_it_had_lost(
+    simulate: Simulate, jobs: Jobs, run: Run, volume: Path
+) -> None:
+    simulator = simulate(exams=450, faults=["ok", "500-after", "ok", "hold"])
+    killed = jobs.start({**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), "TZ": "Asia/Kolkata"})
+    assert simulator.held.wait(PATIENCE)
+    killed.kill()
+    jobs.finish(killed)
+    simulator.release.set()
+    result = run(simulator, OUTPUT_DIR=str(volume))
+    first, lost, _, held, *_ = simulator.record
+    (window,) = result.summary["lost"]
+    assert instant(first["changed"]) <= instant(window["start"]) <= instant(lost["start"])
+    assert instant(held["changed"]) + timedelta(seconds=float(QUICK["READ_TIMEOUT"])) <= instant(window["end"])
+
+
+def test_the_mark_of_another_run_does_not_narrow_the_window(simulate: Simulate, run: Run, volume: Path) -> None:
+    assert run(simulate(), OUTPUT_DIR=str(volume)).code == 0
+    stem = leave(volume, 0, HEADER_LINE + PLAIN)
+    result = run(simulate(), OUTPUT_DIR=str(volume))
+    (window,) = result.summary["lost"]
+    assert window["start"] == "2026-04-01T00:00:00.000Z"
+    summary = json.loads((volume / f"{stem}.json").read_bytes())
+    assert (summary["started"], summary["lost"]) == (window["start"], [window])
+
+
+def test_files_that_no_run_has_left_stay_as_they_are(simulate: Simulate, run: Run, volume: Path) -> None:
+    others = {f"expired_exams_{name}.csv.partial": b"?" for name in ("", "0", "SBAC_PT_20260231T000000Z", "zzz")}
+    for name, text in others.items():
+        (volume / name).write_bytes(text)
+    stem = leave(volume, 0, HEADER_LINE + PLAIN)
+    assert run(simulate(exams=0), OUTPUT_DIR=str(volume)).code == 65
+    assert others.items() <= content(volume).items()
+    assert (volume / f"{stem}.csv").exists()
+
+
+def test_what_killed_runs_lost_leaves_the_next_one_its_own_max_lost_responses(
+    simulate: Simulate, run: Run, volume: Path
+) -> None:
+    for number in range(3):
+        leave(volume, number, HEADER_LINE)
+    result = run(simulate(faults=["500-after"]), OUTPUT_DIR=str(volume), MAX_LOST_RESPONSES="1")
+    assert (result.code, result.summary["outcome"]) == (65, "drained")
+    assert len(result.summary["lost"]) == 4
 
 
 @pytest.mark.parametrize(
@@ -329,7 +532,10 @@ def test_of_a_row_that_was_torn_at_any_byte_nothing_stays(
     simulate: Simulate, run: Run, volume: Path, whole: bytes, last: bytes
 ) -> None:
     stems = [leave(volume, end, whole + last[:end]) for end in range(len(last))]
-    assert run(simulate(exams=0), OUTPUT_DIR=str(volume)).code == 65
+    result = run(simulate(exams=0), OUTPUT_DIR=str(volume))
+    assert result.code == 65
+    cut = [event["message"].partition(" row: ")[2] for event in result.events("torn_row")]
+    assert cut == [repr(last[:end]) for end in range(1, len(last))]
     for stem in stems:
         assert (volume / f"{stem}.csv").read_bytes() == (whole or HEADER_LINE)
         summary = json.loads((volume / f"{stem}.json").read_bytes())
@@ -344,6 +550,7 @@ def test_of_a_row_that_was_torn_at_any_byte_nothing_stays(
     [
         pytest.param(PLAIN, id="plain"),
         pytest.param(QUOTED, id="quoted"),
+        pytest.param(PLAIN.replace(b"expired", b"\xff"), id="not-utf8"),
         pytest.param(b"x" * 200_000 + PLAIN, id="long"),
         pytest.param(b'"' + b'""\r\n' * 50_000 + b'",,,,\r\n', id="many-lines"),
     ],
@@ -352,7 +559,8 @@ def test_a_whole_row_of_a_killed_run_stays_whatever_is_in_it(
     simulate: Simulate, run: Run, volume: Path, row: bytes
 ) -> None:
     stem = leave(volume, 0, HEADER_LINE + row)
-    assert run(simulate(exams=0), OUTPUT_DIR=str(volume)).code == 65
+    result = run(simulate(exams=0), OUTPUT_DIR=str(volume))
+    assert (result.code, result.events("torn_row")) == (65, [])
     assert (volume / f"{stem}.csv").read_bytes() == HEADER_LINE + row
 
 
@@ -376,7 +584,7 @@ def test_what_such_a_summary_names_as_lost_is_told_by_the_next_run(simulate: Sim
     assert run(simulate(exams=0), OUTPUT_DIR=str(volume)).code == 0
 
 
-@pytest.mark.parametrize("summary", [b"", b"{}", b'{"lost": [{"start": "soon"}]}', b"[" * 100_000])
+@pytest.mark.parametrize("summary", [b"", b"[]", b"{}", b'{"lost": [{"start": "soon"}]}', b"[" * 100_000])
 def test_a_summary_that_cannot_be_read_is_made_anew(simulate: Simulate, run: Run, volume: Path, summary: bytes) -> None:
     stem = leave(volume, 0, HEADER_LINE + PLAIN)
     (volume / f"{stem}.json").write_bytes(summary)
@@ -385,7 +593,10 @@ def test_a_summary_that_cannot_be_read_is_made_anew(simulate: Simulate, run: Run
     assert json.loads((volume / f"{stem}.json").read_bytes())["lost"] == result.summary["lost"] != []
 
 
-@pytest.mark.parametrize("mark", [b"\xff", b"0001-01-01T00:00:00+14:00 ", b"9999-12-31T23:59:59-14:00 "])
+@pytest.mark.parametrize(
+    "mark",
+    [b"\xff", b"0001-01-01T00:00:00+14:00 ", b"9999-12-31T23:59:59-14:00 ", b"9999-01-01T00:00:00Z "],
+)
 def test_a_mark_that_makes_no_sense_only_widens_the_window(
     simulate: Simulate, run: Run, volume: Path, mark: bytes
 ) -> None:
@@ -405,7 +616,8 @@ def test_a_named_pipe_on_the_volume_is_left_alone(simulate: Simulate, run: Run, 
 
 def test_the_draft_of_a_summary_is_replaced(simulate: Simulate, run: Run, volume: Path) -> None:
     stem = leave(volume, 0, HEADER_LINE + PLAIN)
-    (volume / f"{stem}.json.tmp").write_bytes(b'{"vers')
+    for name in (stem, stem.replace("2026", "2025")):
+        (volume / f"{name}.json.tmp").write_bytes(b'{"vers')
     assert run(simulate(exams=0), OUTPUT_DIR=str(volume)).code == 65
     assert json.loads((volume / f"{stem}.json").read_bytes())["outcome"] == "killed"
     assert not list(volume.glob("*.tmp"))

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from signal import SIGINT, SIGTERM, Signals
 
@@ -106,6 +106,8 @@ def test_a_second_signal_in_a_call_ends_it_at_once_and_names_its_window(
     assert (first["fault"], held["fault"]) == ("ok", "hold")
     start, end = map(datetime.fromisoformat, (window["start"], window["end"]))
     assert start <= datetime.fromisoformat(held["start"]) <= datetime.fromisoformat(held["changed"]) <= end
+    assert end - start >= timedelta(seconds=float(QUICK["READ_TIMEOUT"]))  # Proctor may go on that long
+    assert window["reason"] == "a second signal ended the call"
 
 
 @pytest.mark.parametrize("setting", ["AUTH_PASSWORD_FILE", ".env"])
