@@ -5,6 +5,9 @@ import sys
 from app.signals import Stop
 
 if __name__ == "__main__":
+    if sys.version_info < (3, 11):  # noqa: UP036 - pip installs the requirements on older ones without a word
+        sys.exit(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]}.")
+
     stop = Stop()
     stop.install()  # before the slow imports: PID 1 of a container is deaf to signals until then
 

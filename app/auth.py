@@ -29,10 +29,16 @@ _MARGIN_PART = 0.1
 class Tokens:
     """The access token of a run."""
 
-    def __init__(self, settings: Settings, transport: Transport, sleep: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        transport: Transport,
+        sleep: Callable[[float], None],
+        on_retry: Callable[[], None] = lambda: None,
+    ) -> None:
         self._settings = settings
         self._transport = transport
-        self._retrying = retrying("No token", settings, sleep)
+        self._retrying = retrying("No token", settings, sleep, on_retry)
         self._token: str | None = None
         self._renew_at = 0.0
 

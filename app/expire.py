@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from app.auth import Tokens
-from app.exits import Outcome, TooManyLost, Unavailable
+from app.exits import Outcome, OutputFailed, TooManyLost, Unavailable
 from app.logs import event, timestamp
 from app.proctor import Batch, Exam, Lost, Proctor, TokenRejected, Window
 from app.report import Report
@@ -20,10 +20,6 @@ _PROGRESS_EVERY = 5.0
 _ODDITIES_WARNED_OF = 20
 
 
-class _TimeIsUp(Exception):
-    """MAX_RUNTIME has passed."""
-
-
 def expire_all(
     settings: Settings, tokens: Tokens, proctor: Proctor, *, report: Report, summary: Summary, stop: Stop
 ) -> Outcome:
@@ -33,63 +29,30 @@ def expire_all(
         Interrupted: a signal came; the rows of every answer received are written.
         Failure: the run cannot go on; the rows of every answer received are written, to stderr where need be.
     """
-    inherited = len(summary.lost)
-    deadline = time.monotonic() + (settings.max_runtime or float("inf"))
-
-    def check_time() -> None:
-        stop.check()
-        if time.monotonic() >= deadline:
-            raise _TimeIsUp
 
     def note_lost(window: Window) -> None:
         report.answer_lost()
         summary.lost.append(window)
         _log_lost(window)
 
-    def call_with_token() -> Batch:
-        check_time()
-        with stop.interruptible(after=1):
-            token = tokens.get()
-        check_time()
-        try:
-            return _call(proctor, token, settings, stop, note_lost)
-        except Lost as lost:
-            if (number := len(summary.lost) - inherited) <= settings.max_lost_responses:
-                raise
-            raise TooManyLost(
-                f"{number} answers may be lost, more than MAX_LOST_RESPONSES={settings.max_lost_responses} allows; the"
-                f" last one because: {lost}. If every call ends like this from the first on, check CLIENT_NAME and"
-                " Proctor's own log."
-            ) from None
-
-    def attempt() -> Batch:
-        try:
-            return call_with_token()
-        except TokenRejected:
-            event(logging.INFO, "token_rejected", "Proctor answered 401; asking for a new token.")
-            tokens.discard()
-        return call_with_token()
-
-    def sleep(seconds: float) -> None:
-        stop.wait(max(min(seconds, deadline - time.monotonic()), 0))
-
+    calls = _Calls(settings, tokens, proctor, stop, note_lost)
     previous: set[Exam] = set()
     warned: set[str] = set()
     progress_at = time.monotonic() + _PROGRESS_EVERY
     while True:
         try:
-            batch = retrying(f"Call {summary.calls + 1}", settings, sleep, summary.count_retry)(attempt)
+            batch = calls.make(f"Call {summary.calls + 1}", summary.count_retry)
         except _TimeIsUp:
             return Outcome.TIME_LIMIT
-        except Transient as reason:
-            raise Unavailable(
-                f"Proctor was tried {settings.max_attempts} times in a row without success, at last: {reason}."
-                " Check that Proctor is up and reached from here."
-            ) from None
         summary.calls += 1
         exams = list(_unreported(batch.exams, previous))
         summary.add(exams)
-        report.write(exams)
+        try:
+            report.write(exams)
+        except OutputFailed:
+            # The log with these rows may be full or gone, too, and the CSV itself with all its rows.
+            note_lost(Window.until_now(summary.started, "the CSV could not be written"))
+            raise
         _warn_once(batch.oddities, warned)
         if not batch.more:
             return Outcome.DRAINED
@@ -101,18 +64,74 @@ def expire_all(
             progress_at = time.monotonic() + _PROGRESS_EVERY
 
 
-def _call(proctor: Proctor, token: str, settings: Settings, stop: Stop, note_lost: Callable[[Window], None]) -> Batch:
-    """One call, during which a second signal ends the run."""
-    start = datetime.now(UTC)
-    try:
-        with stop.interruptible(after=2):
-            return proctor.expire(token)
-    except Interrupted:
-        note_lost(Window.until_now(start, "a second signal ended the call", settings.read_timeout))
-        raise
-    except Lost as lost:
-        note_lost(lost.window)
-        raise
+class _TimeIsUp(Exception):
+    """MAX_RUNTIME has passed."""
+
+
+class _Calls:
+    """Makes calls, each with a good token and as often as the settings allow, until MAX_RUNTIME has passed."""
+
+    def __init__(
+        self, settings: Settings, tokens: Tokens, proctor: Proctor, stop: Stop, note_lost: Callable[[Window], None]
+    ) -> None:
+        self._settings = settings
+        self._tokens = tokens
+        self._proctor = proctor
+        self._stop = stop
+        self._note_lost = note_lost
+        self._lost = 0
+        self._deadline = time.monotonic() + (settings.max_runtime or float("inf"))
+
+    def make(self, what: str, on_retry: Callable[[], None]) -> Batch:
+        """Call until there is an answer; `what` names the call in the log."""
+        try:
+            return retrying(what, self._settings, self._sleep, on_retry)(self._attempt)
+        except Transient as reason:
+            raise Unavailable(
+                f"Proctor was tried {self._settings.max_attempts} times in a row without success, at last: {reason}."
+                " Check that Proctor is up and reached from here."
+            ) from None
+
+    def _attempt(self) -> Batch:
+        try:
+            return self._call()
+        except TokenRejected:
+            event(logging.INFO, "token_rejected", "Proctor answered 401; asking for a new token.")
+            self._tokens.discard()
+        return self._call()
+
+    def _call(self) -> Batch:
+        """One call, which a second signal ends."""
+        self._check_time()
+        with self._stop.interruptible(after=1):
+            token = self._tokens.get()
+        self._check_time()
+        start = datetime.now(UTC)
+        try:
+            with self._stop.interruptible(after=2):
+                return self._proctor.expire(token)
+        except Interrupted:
+            at_work = self._settings.read_timeout
+            self._note_lost(Window.until_now(start, "a second signal ended the call", at_work))
+            raise
+        except Lost as lost:
+            self._note_lost(lost.window)
+            self._lost += 1
+            if self._lost <= self._settings.max_lost_responses:
+                raise
+            raise TooManyLost(
+                f"{self._lost} answers may be lost, more than MAX_LOST_RESPONSES={self._settings.max_lost_responses}"
+                f" allows; the last one because: {lost}. If every call ends like this from the first on, check"
+                " CLIENT_NAME and Proctor's own log."
+            ) from None
+
+    def _check_time(self) -> None:
+        self._stop.check()
+        if time.monotonic() >= self._deadline:
+            raise _TimeIsUp
+
+    def _sleep(self, seconds: float) -> None:
+        self._stop.wait(max(min(seconds, self._deadline - time.monotonic()), 0))
 
 
 def _log_lost(window: Window) -> None:

@@ -26,7 +26,7 @@ class Night(NamedTuple):
     completed: int
     unknown: int
     calls: int | None
-    lost: int
+    lost: list[str]
 
     @property
     def exams(self) -> int:
@@ -46,6 +46,10 @@ def history(directory: Path, max_age: timedelta | None) -> int:
     for night in nights:
         bar = "#" * -(-night.exams * _BAR // most)
         say(_COLUMNS.format(*_cells(night, max(width, 6)), bar).rstrip())
+    for window in dict.fromkeys(window for night in nights for window in night.lost):
+        say(f"Lost may be exams that Proctor changed from {window}.")
+    for partial in directory.glob("expired_exams_*.csv.partial"):
+        say(f"{partial.name} is of a run that is under way, or was killed: then the next run tells what may be lost.")
     newest = {night.client_name: night for night in nights}
     problems = [problem for night in newest.values() if (problem := _problem(night, max_age))]
     for problem in problems:
@@ -74,8 +78,13 @@ def _night(summary: dict[str, Any]) -> Night:
         completed=int(exams["completed"]),
         unknown=int(exams["unknown"]),
         calls=None if calls is None else int(calls),
-        lost=len(summary["lost"]),
+        lost=[_window(window["start"], window["end"], str(window["reason"])) for window in summary["lost"]],
     )
+
+
+def _window(start: str, end: str, reason: str) -> str:
+    since, until = (datetime.fromisoformat(one).astimezone(UTC) for one in (start, end))
+    return f"{since:%Y-%m-%d %H:%M:%S.%f} to {until:%Y-%m-%d %H:%M:%S.%f} ({reason})"
 
 
 def _cells(night: Night, width: int) -> tuple[object, ...]:
@@ -89,7 +98,7 @@ def _cells(night: Night, width: int) -> tuple[object, ...]:
         night.completed,
         night.unknown,
         _told(night.calls),
-        night.lost,
+        len(night.lost),
         _told(night.ended and str(timedelta(seconds=round((night.ended - night.started).total_seconds())))),
     )
 

@@ -44,7 +44,7 @@ def run(settings: Settings, stop: Stop) -> int:
             version=__version__,
         )
         with closing(Transport.of(settings, still_waiting)) as transport:
-            tokens = Tokens(settings, transport, stop.wait)
+            tokens = Tokens(settings, transport, stop.wait, summary.count_retry)
             proctor = Proctor(settings, transport)
             ending = Ending(expire_all(settings, tokens, proctor, report=report, summary=summary, stop=stop))
     except Interrupted:

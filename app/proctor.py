@@ -47,7 +47,8 @@ class Window:
     @classmethod
     def until_now(cls, start: datetime, reason: str, at_work: float = 0) -> Self:
         """The window of a call that ended just now, for us. Proctor may go on with it for `at_work` seconds."""
-        return cls(start, datetime.now(UTC) + timedelta(seconds=at_work), reason)
+        cut_off = timedelta(milliseconds=1)  # where the end is told in milliseconds
+        return cls(start, datetime.now(UTC) + timedelta(seconds=at_work) + cut_off, reason)
 
 
 class Lost(Transient):

@@ -46,14 +46,16 @@ class Report:
         kept, problem = self._append(b"".join(lines))
         if not problem:
             return
+        missing = 0
         for end, line in zip(accumulate(map(len, lines)), lines, strict=True):
             if end > kept:
+                missing += 1
                 row = line.decode().removesuffix("\r\n")
                 event(logging.ERROR, "unwritten_row", f"UNWRITTEN ROW {row}", row=row)
         raise self._failure(
             problem,
-            "No further call is made. The rows that are missing in the CSV stand in this log, marked UNWRITTEN ROW: add"
-            " them to the CSV, no later run reports these exams.",
+            f"No further call is made. Rows that are missing in it: {missing}. They stand in this log, marked UNWRITTEN"
+            " ROW: add them to the CSV, no later run reports these exams.",
         )
 
     def answer_lost(self) -> None:

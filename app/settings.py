@@ -67,6 +67,8 @@ def _text(value: str) -> str:
 def _client_name(value: str) -> str:
     if value in (".", ".."):
         raise ValueError(f"is {value!r}, which a URL cannot carry")
+    if re.search("[\"']|\\s#", value):
+        raise ValueError(f"is {value}: write it without quotes, and without a comment behind it")
     return _text(value)
 
 
@@ -173,7 +175,7 @@ _KINDS = {
 NAMES = tuple(_KINDS)
 
 # What else a .env beside docker-compose.yml holds, and what the settings of the older script are called now.
-_OF_COMPOSE = {"TZ", "SCHEDULE", "OUTPUT", "MAX_AGE"}
+_OF_COMPOSE = {"TZ", "SCHEDULE", "OUTPUT", "MAX_AGE", "DOCKER_SOCKET"}
 _FORMER = {
     "ENDPOINT": "PROCTOR_URL",
     "SSL_CHECKS": "TLS_VERIFY",
@@ -218,7 +220,10 @@ def read(
     configuration = Configuration()
     from_dotenv = _read_dotenv(dotenv, configuration)
     if secrets_dir.is_dir() and not os.access(secrets_dir, os.X_OK):
-        configuration.warnings.append(f"{secrets_dir} cannot be looked into by this user, and is left out.")
+        configuration.warnings.append(
+            f"{secrets_dir} cannot be looked into by this user, and is left out. Mount the files one by one, or open"
+            " the directory (chmod 711)."
+        )
         secrets_dir = Path(os.devnull)
     for name, kind in _KINDS.items():
         configuration.sources[name] = "default"
@@ -234,6 +239,9 @@ def read(
                 raise ValueError(f"{name} is not set.")
         except ValueError as error:
             configuration.problems.append(str(error))
+    configuration.warnings += [
+        f"{name} (environment) is called {_FORMER[name]} now." for name in _FORMER if name in environ and "_" in name
+    ]
     _take_over_trust(environ, configuration)
     _judge(configuration)
     return configuration
@@ -293,8 +301,8 @@ def _parse(name: str, kind: _Kind, text: str, source: str, configuration: Config
         configuration.warnings.append(f"{name} (from {source}) begins or ends with white space, which is kept.")
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
         configuration.warnings.append(
-            f"{name} (from {source}) begins and ends with a quote, which is kept:"
-            " docker run --env-file does not remove quotes."
+            f"{name} (from {source}) begins and ends with a quote, which is part of the value here. Remove it, unless"
+            " it belongs there."
         )
     try:
         text.encode()
@@ -371,9 +379,14 @@ def _read_dotenv(path: Path, configuration: Configuration) -> dict[str, str]:
     for binding in parse_stream(io.StringIO(text)):
         line = f"{path}, line {binding.original.line}"
         if binding.error or (binding.key and binding.value is None):
-            configuration.problems.append(f"{line}: this is not NAME=value.")
+            configuration.problems.append(f"{line}: this is not NAME=value, or a quote in it has no end.")
         elif binding.key:
             variables[binding.key] = binding.value or ""
+            if binding.original.string.partition("=")[2].strip() != variables[binding.key]:
+                configuration.warnings.append(
+                    f"{line}: quotes or a comment are taken off here, but docker keeps them. Write the bare value; one"
+                    " that has them in it belongs into a file (NAME_FILE)."
+                )
             if binding.key not in known:
                 configuration.warnings.append(f"{line}: {_unknown(binding.key)}")
     return variables

@@ -187,6 +187,8 @@ def _reason(error: Exception) -> str:
     for cause in reversed(_causes(error)):
         if isinstance(cause, (http.client.IncompleteRead, urllib3.exceptions.IncompleteRead)):
             return "the answer broke off"
+        if isinstance(cause, ssl.SSLError) and cause.reason == "WRONG_VERSION_NUMBER":
+            return "it does not speak TLS; is its URL http, or the port another one?"
         if isinstance(cause, (OSError, http.client.HTTPException, OverflowError)):
             return (isinstance(cause, OSError) and cause.strerror) or str(cause) or type(cause).__name__
     return str(error) or type(error).__name__

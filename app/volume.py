@@ -25,6 +25,7 @@ from app.settings import Settings
 from app.signals import Stop
 from app.summary import Summary, status_of
 
+_LOCK = ".lock"
 _PARTIAL = ".partial"
 _STAMP = "%Y%m%dT%H%M%SZ"
 _NAME = re.compile(r"expired_exams_(.*)_(\d{8}T\d{6}Z)(?:_\d+)?\.csv")
@@ -68,35 +69,48 @@ class VolumeReport(Report):
             self._file.close()
             try:
                 _write_summary(self._csv, summary)
-            finally:
+            except OSError:
+                if self._lost:
+                    raise  # the next run finds the `.partial`, and names what this one cannot
                 self._partial.rename(self._csv)
-                _sync_directory(self._csv.parent)
-                self._lock.release()
+                raise
+            self._partial.rename(self._csv)
+            _sync_directory(self._csv.parent)
         except OSError as error:
             raise OutputFailed(
                 f"{_unusable(self._csv.parent, error)} What is missing is the summary {self._csv.stem}.json,"
                 " or the final name of the CSV."
             ) from None
+        finally:
+            self._lock.release()
 
 
 def prove_writable(directory: Path) -> None:
     """Write a file that has no name and is gone at once; raises OutputFailed where that is not possible."""
+    lock = directory / _LOCK
     try:
+        if lock.exists():
+            lock.open("r+b").close()
         with TemporaryFile(dir=directory) as file:
             file.write(b"x")
             file.flush()
     except OSError as error:
-        nameless = OSError(error.errno, error.strerror)  # the name of that file tells nobody anything
-        raise OutputFailed(_unusable(directory, nameless)) from None
+        if error.filename != str(lock):
+            error.filename = None  # the name of that file tells nobody anything
+        raise OutputFailed(_unusable(directory, error)) from None
 
 
 def _unusable(directory: Path, error: OSError) -> str:
     """A sentence that says what is wrong with an output directory, and who may not use it."""
+    if not directory.exists():
+        return f"OUTPUT_DIR {str(directory)!r} does not exist. Create it: it is not created by itself."
     who = ""
     if sys.platform != "win32":
         who = f" as user {os.geteuid()}, group {os.getegid()}"
     what = f" ({error.filename})" if error.filename and str(error.filename) != str(directory) else ""
-    advice = " Make it writable for that user." if isinstance(error, PermissionError) else ""
+    advice = (
+        f" Make {'that file' if what else 'it'} writable for that user." if isinstance(error, PermissionError) else ""
+    )
     return f"OUTPUT_DIR {str(directory)!r} cannot be used{who}: {error.strerror}{what}.{advice}"
 
 
@@ -151,7 +165,7 @@ class _Lock:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._file = open(directory / ".lock", "r+b", buffering=0, opener=_create)  # noqa: SIM115 - held for good
+        self._file = open(directory / _LOCK, "r+b", buffering=0, opener=_create)  # noqa: SIM115 - held for good
         if not _try_lock(self._file.fileno()):
             raise Busy(f"Another run is under way on OUTPUT_DIR {str(directory)!r}. Let the other one finish.")
 

@@ -197,6 +197,7 @@ def test_a_token_endpoint_that_stays_down_ends_the_run_before_anything_is_expire
     result = run(simulator, MAX_ATTEMPTS="3")
     assert result.code == 69
     assert simulator.token_requests == 3
+    assert result.summary["retries"] == 2
     assert simulator.record == []
 
 

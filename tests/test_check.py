@@ -82,6 +82,13 @@ def test_what_an_endpoint_says_cannot_forge_a_line_or_steer_a_terminal(
     assert not any(line.startswith("ok      endpoint") or "\x1b" in line for line in lines)
 
 
+def test_a_lock_that_a_run_could_not_take_fails_here_already(simulate: Simulate, run: Run, volume: Path) -> None:
+    (volume / ".lock").mkdir()
+    result = run(simulate(), "check", OUTPUT_DIR=str(volume))
+    assert (result.code, failed(result)) == (74, ["output"])
+    assert b".lock" in result.stdout
+
+
 def test_a_password_in_a_url_is_not_shown(simulate: Simulate, run: Run) -> None:
     result = run(simulate(), "check", PROCTOR_URL="https://user:hunter2@proctor.example.org")
     assert result.code == 78

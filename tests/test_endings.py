@@ -114,7 +114,7 @@ def test_a_lost_answer_is_named_with_its_window(simulate: Simulate, run: Run, fa
 def test_where_proctor_may_still_be_at_work_the_window_and_the_wait_leave_it_time(
     simulate: Simulate, run: Run, fault: str, at_work: bool
 ) -> None:
-    result = run(simulate(faults=[fault]), MAX_WAIT="3600", MAX_RUNTIME="0.5")
+    result = run(simulate(faults=[fault]), MAX_WAIT="3600", MAX_RUNTIME="2")
     (window,) = result.summary["lost"]
     start, end = (datetime.fromisoformat(window[name]) for name in ("start", "end"))
     assert (end - start >= timedelta(seconds=float(QUICK["READ_TIMEOUT"]))) == at_work
@@ -363,7 +363,7 @@ def test_no_call_is_made_after_max_runtime(simulate: Simulate, run: Run) -> None
 @pytest.mark.parametrize("most", [3600, 60])
 def test_max_runtime_cuts_a_wait_short(simulate: Simulate, run: Run, most: int) -> None:
     simulator = simulate(faults=["503:3600"])
-    result = run(simulator, MAX_RUNTIME="0.2", MAX_WAIT=str(most))
+    result = run(simulator, MAX_RUNTIME="2", MAX_WAIT=str(most))
     assert result.code == 75
     assert result.summary["outcome"] == "time_limit"
     assert len(simulator.record) == 1

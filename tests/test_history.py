@@ -75,7 +75,7 @@ def test_the_newest_run_stands_last_whatever_the_files_are_called(volume: Path, 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"exit_code": 65, "lost": [{}], "message": "Lost."}, "ended with exit code 65. Lost."),
+        ({"exit_code": 65, "message": "Lost."}, "ended with exit code 65. Lost."),
         ({"exit_code": 143, "outcome": "interrupted"}, "ended with exit code 143."),
         ({"exit_code": None, "ended": None, "calls": None, "outcome": "killed"}, "was killed."),
     ],

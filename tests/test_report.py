@@ -186,6 +186,9 @@ def each_exam_is_in_the_csv_or_in_the_log(simulator: Simulator, result: Result, 
     assert result.code == 74
     assert result.summary["outcome"] == "failed"
     assert len(simulator.record) == 2  # no further call
+    (window,) = result.summary["lost"]  # the log may be lost as well
+    assert instant(window["start"]) <= instant(simulator.record[1]["changed"]) <= instant(window["end"])
+    assert f"missing in it: {len(missing)}" in result.message
     return sorted(ids(csv) + missing) == sorted(delivered(simulator)) == sorted(expired(simulator))
 
 
@@ -208,14 +211,20 @@ def test_rows_for_which_a_volume_has_no_room_go_to_the_log(simulate: Simulate, j
     assert len(content(volume)) == 2
 
 
-def test_a_disk_without_room_even_for_the_summary_keeps_the_rows_it_has(
+def test_a_disk_without_room_even_for_the_summary_leaves_it_to_the_next_run_to_name_what_is_missing(
     simulate: Simulate, run: Run, small_disk: Path
 ) -> None:
     simulator = simulate()
     result = run(simulator, OUTPUT_DIR=str(small_disk))
-    assert each_exam_is_in_the_csv_or_in_the_log(simulator, result, only(small_disk, ".csv").read_bytes())
-    assert not list(small_disk.glob("*.partial"))
-    assert not list(small_disk.glob("*.tmp"))
+    partial = only(small_disk, ".partial")
+    assert each_exam_is_in_the_csv_or_in_the_log(simulator, result, partial.read_bytes())
+    assert set(content(small_disk)) == {partial.name}
+    subprocess.run(["mount", "-o", "remount,size=1m", str(small_disk)], check=True)
+    following = run(simulator, OUTPUT_DIR=str(small_disk))
+    assert following.code == 65
+    (window,) = following.summary["lost"]
+    assert instant(window["start"]) <= instant(simulator.record[1]["changed"]) <= instant(window["end"])
+    assert json.loads(partial.with_suffix("").with_suffix(".json").read_bytes())["lost"] == [window]
 
 
 def test_rows_that_a_reader_no_longer_takes_go_to_the_log(simulate: Simulate, jobs: Jobs) -> None:

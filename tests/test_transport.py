@@ -204,6 +204,7 @@ def test_tls_to_a_port_without_it_is_not_sent(simulate: Simulate, run: Run) -> N
     simulator = simulate()
     result = run(simulator, PROCTOR_URL=simulator.url.replace("http", "https"), MAX_ATTEMPTS="2")
     assert was_not_sent(simulator, result, attempts=2)
+    assert "does not speak TLS" in result.message
 
 
 def test_a_reset_in_the_tls_handshake_is_not_sent(simulate: Simulate, run: Run) -> None:
