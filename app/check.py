@@ -27,7 +27,7 @@ def check(configuration: Configuration, stop: Stop) -> int:
         return ExitCode.CONFIGURATION
 
     settings = replace(configuration.settings(), max_attempts=1)
-    transport = Transport.of(settings, still_waiting)
+    transport = Transport.of(settings, stop, still_waiting)
     tokens = Tokens(settings, transport, stop.wait)
     proctor = Proctor(settings, transport)
     try:

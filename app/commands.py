@@ -56,7 +56,7 @@ def _run(arguments: Sequence[str], stop: Stop) -> int:
 
 
 def _read_settings(stop: Stop) -> Configuration:
-    with stop.interruptible(after=1):  # a named pipe in place of a file may never be written to
+    with stop.interruptible(after=1), stop.waiting():  # a named pipe in place of a file may never be written to
         configuration = settings.read()
     logs.configure(configuration.values["LOG_LEVEL"], configuration.values["LOG_FORMAT"])
     return configuration
@@ -78,7 +78,7 @@ def _with_settings(act: Callable[[Settings], int], stop: Stop) -> int:
         f"Ended with exit code {code}: nothing was expired. Mend these settings, in the"
         " environment, in secret files or in .env in the working directory.",
     )
-    beat(configuration.values["HEARTBEAT_URL"], str(code))
+    beat(configuration.values["HEARTBEAT_URL"], str(code), stop)
     return code
 
 

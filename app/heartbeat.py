@@ -5,13 +5,18 @@ from contextlib import closing
 from typing import Any
 
 from app.logs import event
+from app.signals import Stop
 from app.transport import Transport
 
 _SECONDS = 10
 
 
 def beat(
-    heartbeat_url: str | None, what: str, summary: dict[str, Any] | None = None, verify: bool | str = True
+    heartbeat_url: str | None,
+    what: str,
+    stop: Stop,
+    summary: dict[str, Any] | None = None,
+    verify: bool | str = True,
 ) -> None:
     """POST to HEARTBEAT_URL/`what`: `start`, or the exit code with the summary. The URL is a secret: never logged."""
     if not heartbeat_url:
@@ -19,7 +24,7 @@ def beat(
     base, mark, query = heartbeat_url.partition("?")
     target = f"{base.rstrip('/')}/{what}{mark}{query}"
     try:
-        with closing(Transport(_SECONDS, _SECONDS, verify)) as transport:
+        with closing(Transport(stop, _SECONDS, _SECONDS, verify)) as transport:
             answer = transport.request("POST", target, json=summary)
         problem = "" if 200 <= answer.status < 300 else f"it answered {answer.status}"
     except Exception as error:

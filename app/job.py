@@ -34,7 +34,7 @@ def run(settings: Settings, stop: Stop) -> int:
         report = open_report(settings, stop)
         summary.lost += report.inherited
         with stop.interruptible(after=1):
-            beat(settings.heartbeat_url, "start", verify=verify)
+            beat(settings.heartbeat_url, "start", stop, verify=verify)
         event(
             logging.INFO,
             "start",
@@ -43,7 +43,7 @@ def run(settings: Settings, stop: Stop) -> int:
             output=report.place,
             version=__version__,
         )
-        with closing(Transport.of(settings, still_waiting)) as transport:
+        with closing(Transport.of(settings, stop, still_waiting)) as transport:
             tokens = Tokens(settings, transport, stop.wait, summary.count_retry)
             proctor = Proctor(settings, transport)
             ending = Ending(expire_all(settings, tokens, proctor, report=report, summary=summary, stop=stop))
@@ -65,7 +65,7 @@ def run(settings: Settings, stop: Stop) -> int:
                 code = end(Ending(Outcome.FAILED, failure))
     summary.log_end()
     with suppress(Interrupted), stop.interruptible(after=2):
-        beat(settings.heartbeat_url, str(code), summary.as_object(), verify)
+        beat(settings.heartbeat_url, str(code), stop, summary.as_object(), verify)
     return code
 
 

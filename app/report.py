@@ -70,7 +70,7 @@ class Report:
         try:
             while done < len(data):
                 if not wait_writable(self._descriptor, 0):  # only a reader that takes nothing may be given up
-                    with self._stop.interruptible(after=2):
+                    with self._stop.interruptible(after=2), self._stop.waiting():
                         wait_writable(self._descriptor)
                 done += write_piece(self._descriptor, data[done:])
             if self._durable:

@@ -1,7 +1,8 @@
 """Turns SIGTERM, SIGINT and SIGHUP into an orderly end.
 
 A first signal asks the run to end after the call under way; a second one ends that call as well. A signal raises
-`Interrupted` only inside `with stop.interruptible(after=n)`, so it never lands between an answer and its rows.
+`Interrupted` only in a `with stop.waiting()` that stands within a `with stop.interruptible(after=n)`: so it never lands
+between an answer and its rows, nor within a library that may hold a lock at that moment.
 Imports nothing slow: as PID 1 of a container the process ignores SIGTERM until `install` has been called.
 """
 
@@ -26,6 +27,7 @@ class Stop:
         """Called with the first signal's number, between any two steps of the program."""
         self._received = 0
         self._raise_at: float = _NEVER
+        self._waiting = False
 
     def install(self) -> None:
         """Take over SIGTERM, SIGINT and, unless `nohup` has it ignored, SIGHUP, where they are. Main thread only."""
@@ -39,7 +41,7 @@ class Stop:
         if not self.signum:
             self.signum = signum
             self.on_first(signum)
-        if self._received >= self._raise_at:
+        if self._waiting and self._received >= self._raise_at:
             self._raise_at = _NEVER
             raise Interrupted
 
@@ -50,7 +52,7 @@ class Stop:
 
     @contextmanager
     def interruptible(self, after: int) -> Iterator[None]:
-        """Let the signal that is number `after` of this run raise `Interrupted` in the block, or at its start."""
+        """Let the signal that is number `after` of this run raise `Interrupted` in a wait, or at the block's start."""
         before, self._raise_at = self._raise_at, after
         try:
             if self._received >= after:
@@ -59,7 +61,18 @@ class Stop:
         finally:
             self._raise_at = before
 
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Mark a wait. It does nothing by itself: whether, and which, signal ends the wait is `interruptible`'s."""
+        before, self._waiting = self._waiting, True
+        try:
+            if self._received >= self._raise_at:
+                raise Interrupted
+            yield
+        finally:
+            self._waiting = before
+
     def wait(self, seconds: float) -> None:
         """Wait; any signal, also an earlier one, raises `Interrupted` at once."""
-        with self.interruptible(after=1):
+        with self.interruptible(after=1), self.waiting():
             time.sleep(seconds)

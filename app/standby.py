@@ -60,7 +60,7 @@ def _wait_for_end(pid: int, stop: Stop) -> None:
         descriptor = os.pidfd_open(pid)
         try:
             try:
-                with stop.interruptible(after=2):
+                with stop.interruptible(after=2), stop.waiting():
                     select.select([descriptor], [], [])
             except Interrupted:
                 os.kill(pid, stop.signum or signal.SIGTERM)

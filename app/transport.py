@@ -26,6 +26,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from app.exits import Misconfigured
 from app.settings import Settings
+from app.signals import Stop
 
 # A connection that has been idle may be closed by the server under the next request, and a harmless reset would count
 # as a lost answer. Servers keep one open for seconds; one that does not is believed after the first failure.
@@ -87,6 +88,7 @@ class Transport:
 
     def __init__(
         self,
+        stop: Stop,
         connect_timeout: float,
         read_timeout: float,
         verify: bool | str = True,
@@ -97,7 +99,7 @@ class Transport:
         `on_waiting` is called with the seconds so far, every half minute of a wait for an answer.
         """
         self._timeouts = (connect_timeout, read_timeout)
-        self._adapter = _Adapter(read_timeout, on_waiting)
+        self._adapter = _Adapter(stop, read_timeout, on_waiting)
         self._proxies_for = cache(get_environ_proxies)
         self._session = requests.Session()
         self._session.trust_env = False  # or the credentials of a ~/.netrc would replace the token
@@ -108,9 +110,9 @@ class Transport:
         self._reuse = True
 
     @classmethod
-    def of(cls, settings: Settings, on_waiting: Callable[[float], None]) -> Self:
+    def of(cls, settings: Settings, stop: Stop, on_waiting: Callable[[float], None]) -> Self:
         """The transport that the settings ask for."""
-        return cls(settings.connect_timeout, settings.read_timeout, verify_of(settings), on_waiting)
+        return cls(stop, settings.connect_timeout, settings.read_timeout, verify_of(settings), on_waiting)
 
     def close(self) -> None:
         """Close the connection; another request opens a new one."""
@@ -123,6 +125,7 @@ class Transport:
             NotSent: the server did not see the request.
             NoAnswer: the request went out, no whole answer came back.
             Misconfigured: the TLS certificate is not trusted, or the URL or a proxy's cannot be used.
+            Interrupted: a signal ended the wait for a connection or an answer.
         """
         if not self._reuse or time.monotonic() - self._last_used > _REUSE_WITHIN:
             self._session.close()
@@ -204,8 +207,9 @@ def _causes(error: BaseException) -> list[BaseException]:
 class _Adapter(HTTPAdapter):
     """requests' way to urllib3, with connections that note what they do in `sent`."""
 
-    def __init__(self, read_timeout: float, on_waiting: Callable[[float], None]) -> None:
+    def __init__(self, stop: Stop, read_timeout: float, on_waiting: Callable[[float], None]) -> None:
         self.sent = False
+        self.stop = stop
         self.read_timeout = read_timeout
         self.on_waiting = on_waiting
         self._pools = _pool_classes(self)
@@ -227,7 +231,8 @@ def _pool_classes(adapter: _Adapter) -> dict[str, type[HTTPConnectionPool]]:
     class Observed(HTTPConnection):
         def connect(self) -> None:
             try:
-                super().connect()
+                with adapter.stop.waiting():
+                    super().connect()
             finally:
                 adapter.sent = False  # a CONNECT to a proxy went through send, too
 
@@ -260,6 +265,7 @@ class _Patient(io.RawIOBase):
         self._raw = sock.makefile("rb", buffering=0)  # keeps the socket open until the answer has been read
         self._started = time.monotonic()
         self._received = 0
+        self._stop = adapter.stop
         self._limit = adapter.read_timeout
         self._on_waiting = adapter.on_waiting
 
@@ -276,7 +282,9 @@ class _Patient(io.RawIOBase):
         while (left := self._limit - self._waited()) > 0:
             self._sock.settimeout(min(left, _NOTICE_EVERY))
             try:
-                return self._counted(self._sock.recv_into(buffer))
+                with self._stop.waiting():
+                    count = self._sock.recv_into(buffer)
+                return self._counted(count)
             except TimeoutError:
                 if left > _NOTICE_EVERY:
                     self._on_waiting(self._waited())

@@ -13,6 +13,7 @@ from signal import SIGINT, SIGTERM, Signals
 
 import pytest
 
+from app.signals import Interrupted, Stop
 from app.simulator import Simulator
 from tests.conftest import HEADER, PATIENCE, QUICK, Jobs, delivered, expired, rows_of
 
@@ -185,3 +186,27 @@ def test_a_second_signal_frees_a_run_whose_reader_has_stopped_and_the_log_gets_t
     assert sorted(row["examId"] for row in rows) == sorted(delivered(simulator))
     assert len(simulator.record) == 1
     assert events[-1]["summary"]["outcome"] == "failed"
+
+
+def test_a_signal_raises_only_in_a_wait_that_is_interruptible_by_it() -> None:
+    stop = Stop()
+    with stop.waiting():
+        stop._receive(SIGTERM, None)
+    with stop.interruptible(after=2):
+        with stop.waiting():
+            pass
+        stop._receive(SIGTERM, None)  # not while it waits: a library may hold a lock now
+        with pytest.raises(Interrupted), stop.waiting():
+            pytest.fail("the wait began")
+    with pytest.raises(Interrupted), stop.interruptible(after=2):
+        pytest.fail("the block began")
+    with stop.waiting():
+        stop._receive(SIGTERM, None)
+
+
+def test_the_signal_that_ends_a_wait_does_so_in_its_middle() -> None:
+    stop = Stop()
+    with pytest.raises(Interrupted), stop.interruptible(after=1), stop.waiting():
+        stop._receive(SIGTERM, None)
+        pytest.fail("the wait went on")
+    assert stop.signum == SIGTERM
