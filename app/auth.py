@@ -137,9 +137,9 @@ def _stated(answer: Answer, settings: Settings) -> str:
     stated = " ".join(content[key] for key in ("error", "error_description") if isinstance(content.get(key), str))
     basic = f"{quote_plus(settings.auth_client_id)}:{quote_plus(settings.auth_client_secret)}"
     secrets = (settings.auth_client_secret, settings.auth_password or "", b64encode(basic.encode()).decode())
-    for words in (re.findall("[A-Za-z0-9]+", secret) or [secret] for secret in secrets if secret):
-        if all(word in stated for word in words):
-            return ", for a reason that repeats a secret"
+    for secret in secrets:
+        if secret and all(word in stated for word in re.findall("[A-Za-z0-9]+", secret)):
+            return ", for a reason that may repeat a secret"
     return f", {stated[:400]}" if stated else ""
 
 

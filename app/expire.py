@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from app.auth import Tokens
-from app.exits import Outcome, OutputFailed, TooManyLost, Unavailable
+from app.exits import Failure, Outcome, TooManyLost, Unavailable
 from app.logs import event, timestamp
 from app.proctor import Batch, Exam, Lost, Proctor, TokenRejected, Window
 from app.report import Report
@@ -46,10 +46,10 @@ def expire_all(
             return Outcome.TIME_LIMIT
         summary.calls += 1
         exams = list(_unreported(batch.exams, previous))
-        summary.add(exams)
         try:
+            summary.add(exams)
             report.write(exams)
-        except OutputFailed:
+        except Exception:
             # The log with these rows may be full or gone, too, and the CSV itself with all its rows.
             note_lost(Window.until_now(summary.started, "the CSV could not be written"))
             raise
@@ -124,6 +124,12 @@ class _Calls:
                 f" allows; the last one because: {lost}. If every call ends like this from the first on, check"
                 " CLIENT_NAME and Proctor's own log."
             ) from None
+        except (Failure, Transient):
+            raise
+        except Exception as error:
+            at_work = self._settings.read_timeout
+            self._note_lost(Window.until_now(start, f"a bug ended the call ({type(error).__name__})", at_work))
+            raise
 
     def _check_time(self) -> None:
         self._stop.check()

@@ -33,5 +33,5 @@ def beat(
         event(
             logging.WARNING,
             "heartbeat",
-            f"The monitor at HEARTBEAT_URL was not told {what!r}: {problem}. The run goes on without it.",
+            f"The monitor at HEARTBEAT_URL was not told {what!r}: {problem}. That changes nothing else.",
         )

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from app.exits import ExitCode
 from app.streams import say
+from app.volume import name_in_files
 
 _COLUMNS = "{:<16}  {:<{}}  {:<11} {:>4} {:>8} {:>9} {:>7} {:>6} {:>4} {:>8}  {}"
 _BAR = 30
@@ -50,7 +51,7 @@ def history(directory: Path, max_age: timedelta | None) -> int:
         say(f"Lost may be exams that Proctor changed from {window}.")
     for partial in directory.glob("expired_exams_*.csv.partial"):
         say(f"{partial.name} is of a run that is under way, or was killed: then the next run tells what may be lost.")
-    newest = {night.client_name: night for night in nights}
+    newest = {name_in_files(night.client_name): night for night in nights}  # as a killed run's summary has it
     problems = [problem for night in newest.values() if (problem := _problem(night, max_age))]
     for problem in problems:
         say(problem)
@@ -61,7 +62,7 @@ def _nights(directory: Path) -> Iterator[Night]:
     for path in directory.glob("expired_exams_*.json"):
         try:
             yield _night(json.loads(path.read_bytes()))
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             say(f"{path.name} is left out, as it is no summary that can be read ({type(error).__name__}).")
 
 

@@ -9,7 +9,7 @@ from app.exits import Ending, ExitCode, Failure, Outcome, OutputFailed, exit_cod
 from app.expire import expire_all
 from app.heartbeat import beat
 from app.logs import event, log
-from app.proctor import Proctor
+from app.proctor import Proctor, Window
 from app.report import Report
 from app.settings import Settings
 from app.signals import Interrupted, Stop
@@ -31,8 +31,7 @@ def run(settings: Settings, stop: Stop) -> int:
         return code
 
     try:
-        report = open_report(settings, stop)
-        summary.lost += report.inherited
+        report = open_report(settings, stop, summary.lost)
         with stop.interruptible(after=1):
             beat(settings.heartbeat_url, "start", stop, verify=verify)
         event(
@@ -84,8 +83,8 @@ def still_waiting(seconds: float) -> None:
     event(logging.INFO, "waiting", f"Still waiting for an answer, {seconds:.0f} s so far.", seconds=round(seconds))
 
 
-def open_report(settings: Settings, stop: Stop) -> Report:
-    """The report that the settings ask for, its header written.
+def open_report(settings: Settings, stop: Stop, lost: list[Window]) -> Report:
+    """The report that the settings ask for, its header written; what killed runs on its volume lost is added to `lost`.
 
     Raises:
         OutputFailed: it cannot be written.
@@ -93,5 +92,5 @@ def open_report(settings: Settings, stop: Stop) -> Report:
         Interrupted: a signal came.
     """
     if settings.output_dir:
-        return VolumeReport(settings.output_dir, settings, stop)
+        return VolumeReport(settings.output_dir, settings, stop, lost)
     return Report(1, "stdout", stop)

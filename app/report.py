@@ -4,23 +4,20 @@ import csv
 import errno
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import accumulate
 from types import SimpleNamespace
 from typing import Any
 
 from app.exits import OutputFailed
 from app.logs import event
-from app.proctor import Exam, Window
+from app.proctor import Exam
 from app.signals import Interrupted, Stop
 from app.streams import is_regular, wait_writable, write_piece
 
 
 class Report:
     """CSV on a file descriptor, the header first. RFC 4180, UTF-8, CRLF."""
-
-    inherited: Sequence[Window] = ()
-    """The windows in which killed runs before this one may have lost answers."""
 
     def __init__(self, descriptor: int, place: str, stop: Stop) -> None:
         """Writes the header; raises OutputFailed where that is not possible."""

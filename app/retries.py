@@ -10,9 +10,7 @@ from app.settings import Settings
 from app.transport import Transient
 
 
-def retrying(
-    what: str, settings: Settings, sleep: Callable[[float], None], on_retry: Callable[[], None] = lambda: None
-) -> Retrying:
+def retrying(what: str, settings: Settings, sleep: Callable[[float], None], on_retry: Callable[[], None]) -> Retrying:
     """Calls a function up to MAX_ATTEMPTS times while it raises `Transient`, then lets the last one pass.
 
     The waits double from about a second up to MAX_WAIT, with jitter; a longer one that the server asks for is honoured

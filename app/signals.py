@@ -40,7 +40,9 @@ class Stop:
         self._received += 1
         if not self.signum:
             self.signum = signum
+            waiting, self._waiting = self._waiting, False  # what is called here is no wait
             self.on_first(signum)
+            self._waiting = waiting
         if self._waiting and self._received >= self._raise_at:
             self._raise_at = _NEVER
             raise Interrupted

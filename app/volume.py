@@ -34,12 +34,15 @@ _NAME = re.compile(r"expired_exams_(.*)_(\d{8}T\d{6}Z)(?:_\d+)?\.csv")
 class VolumeReport(Report):
     """A CSV of its own in a directory, with the run's summary beside it."""
 
-    def __init__(self, directory: Path, settings: Settings, stop: Stop) -> None:
-        """Takes the lock, brings in order what killed runs left, then as `Report`. Raises also Busy."""
+    def __init__(self, directory: Path, settings: Settings, stop: Stop, lost: list[Window]) -> None:
+        """Takes the lock, brings in order what killed runs left, then as `Report`. Raises also Busy.
+
+        The windows in which those may have lost answers are added to `lost`, also if a failure comes after.
+        """
         try:
             self._lost = False
             self._lock = _Lock(directory)
-            self.inherited = _recover(directory, self._lock, settings.read_timeout)
+            _recover(directory, self._lock, settings.read_timeout, lost)
             self._csv = _new_name(directory, settings.client_name)
             self._partial = self._csv.with_name(self._csv.name + _PARTIAL)
             # Closed when the process ends, or by `finish`.
@@ -114,10 +117,14 @@ def _unusable(directory: Path, error: OSError) -> str:
     return f"OUTPUT_DIR {str(directory)!r} cannot be used{who}: {error.strerror}{what}.{advice}"
 
 
+def name_in_files(client_name: str) -> str:
+    """A client name as the names of its files have it."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", client_name)[:64]
+
+
 def _new_name(directory: Path, client_name: str) -> Path:
     """A name that no file of an earlier run has, also where two runs begin in the same second."""
-    client = re.sub(r"[^A-Za-z0-9_-]+", "_", client_name)[:64]
-    stem = f"expired_exams_{client}_{datetime.now(UTC):{_STAMP}}"
+    stem = f"expired_exams_{name_in_files(client_name)}_{datetime.now(UTC):{_STAMP}}"
     for number in count(1):
         name = directory / (stem + (f"_{number}" if number > 1 else "") + ".csv")
         if not any(path.exists() for path in (name, name.with_suffix(".json"), name.with_name(name.name + _PARTIAL))):
@@ -177,7 +184,7 @@ class _Lock:
         self._file.seek(0)
         try:
             moment, name = self._file.read(4096).decode().splitlines()[0].split()
-            told = datetime.fromisoformat(moment).astimezone(UTC)
+            told = _moment(moment)
             return told if name == csv_path.name and told <= datetime.now(UTC) else None
         except (ValueError, IndexError, OverflowError):
             return None
@@ -210,12 +217,11 @@ else:
         return True
 
 
-def _recover(directory: Path, lock: _Lock, at_work: float) -> list[Window]:
+def _recover(directory: Path, lock: _Lock, at_work: float, windows: list[Window]) -> None:
     """Give the CSV of every killed run its final name, whole rows only, and a summary that names the lost window.
 
-    Returns those windows. Whenever this is killed itself, the next run takes it up again.
+    Adds those to `windows`. Whenever this is killed itself, the next run takes it up again.
     """
-    windows: list[Window] = []
     for draft in directory.glob("expired_exams_*.json.tmp"):
         draft.unlink()
     for partial in sorted(directory.glob(f"expired_exams_*.csv{_PARTIAL}")):
@@ -234,17 +240,19 @@ def _recover(directory: Path, lock: _Lock, at_work: float) -> list[Window]:
         _cut_torn_row(partial, length)
         partial.rename(csv_path)
     _sync_directory(directory)
-    return windows
 
 
 def _lost_in(summary: Path) -> list[Window] | None:
     """The windows that a summary names; None where there is none that can be read."""
     try:
         lost = json.loads(summary.read_bytes())["lost"]
-        moment = datetime.fromisoformat
-        return [Window(moment(one["start"]), moment(one["end"]), str(one["reason"])) for one in lost]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return [Window(_moment(one["start"]), _moment(one["end"]), str(one["reason"])) for one in lost]
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def _whole_rows(path: Path) -> tuple[int, Counter[str]]:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from app.simulator import Simulator, World
 from tests.campaign import certificate, trusted
@@ -58,11 +59,15 @@ CASES = [
 
 def run(case: Case, arguments: Sequence[str]) -> tuple[float, str]:
     """Run a way of doing it to its end; returns the seconds it took and its stderr. Every exam must be in its CSV."""
-    certified = certificate() if case.tls else None
-    with Simulator(World(exams=case.exams, latency=case.latency), certificate=certified) as simulator:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        Simulator(
+            World(exams=case.exams, latency=case.latency), certificate=certificate(Path(name)) if case.tls else None
+        ) as simulator,
+    ):
         environment = {**simulator.settings(), "PATH": os.environ["PATH"], "LOG_LEVEL": "WARNING"}
         if case.tls:
-            environment["TLS_CA_FILE"] = trusted("ours")
+            environment["TLS_CA_FILE"] = trusted(Path(name), "ours")
         with tempfile.TemporaryFile() as csv, tempfile.TemporaryFile() as log:
             begin = time.perf_counter()
             process = subprocess.Popen(

@@ -9,7 +9,6 @@ The job is forked from a process that has done its imports; apart from that it i
 """
 
 import argparse
-import atexit
 import csv
 import json
 import multiprocessing
@@ -144,7 +143,7 @@ class Run:
         self.world = draw(self.chance, seed)
         self.to = self.chance.choice(("volume", "volume", "volume", "file", "pipe"))
         self.tls = self.chance.random() < 0.2
-        self.simulator = Watched(self.world, certificate=certificate() if self.tls else None)
+        self.simulator = Watched(self.world, certificate=certificate(directory) if self.tls else None)
         self.settings = {
             **self.simulator.settings(),
             "MAX_WAIT": "0",
@@ -153,7 +152,7 @@ class Run:
             "READ_TIMEOUT": "0.5",
             "LOG_FORMAT": "json",
             **({"OUTPUT_DIR": str(directory)} if self.to == "volume" else {}),
-            **({"TLS_CA_FILE": trusted("ours")} if self.tls else {}),
+            **({"TLS_CA_FILE": trusted(directory, "ours")} if self.tls else {}),
         }
         self.troubles = {
             "volume": [self.nothing, self.signals, self.kill, self.storage, self.way, self.crowd, self.silence],
@@ -274,7 +273,7 @@ class Run:
         self.world.token_faults.clear()
         calls = len(self.simulator.record)
         if name == "TLS_CA_FILE":
-            value = trusted("others")
+            value = trusted(self.directory, "others")
         self.start({"MAX_ATTEMPTS": "2", name: value, **({"HTTPS_PROXY": value} if name == "HTTP_PROXY" else {})})
         ended = self.finish()
         if not set(ended) <= codes | {65} or any(call["expired"] for call in self.simulator.record[calls:]):
@@ -414,25 +413,23 @@ def authority(_name: str) -> trustme.CA:
     return trustme.CA()
 
 
-@cache
-def trusted(name: str) -> str:
+def trusted(directory: Path, name: str) -> str:
     """A PEM file with the certificate of an authority."""
-    with tempfile.NamedTemporaryFile(suffix=".pem", delete=False) as file:
-        file.write(authority(name).cert_pem.bytes())
-    atexit.register(os.unlink, file.name)
-    return file.name
+    return pem_file(directory / f"{name}.pem", authority(name).cert_pem)
 
 
-@cache
-def certificate() -> tuple[str, str]:
+def certificate(directory: Path) -> tuple[str, str]:
     """The PEM files, certificate and key, of a server that `ours` vouches for."""
     issued = authority("ours").issue_cert("127.0.0.1")
-    files = []
-    for pem in issued.cert_chain_pems[0], issued.private_key_pem:
-        with tempfile.NamedTemporaryFile(suffix=".pem", delete=False) as file:
-            file.write(pem.bytes())
-        files.append(file.name)
-    return files[0], files[1]
+    return (
+        pem_file(directory / "server.pem", issued.cert_chain_pems[0]),
+        pem_file(directory / "key.pem", issued.private_key_pem),
+    )
+
+
+def pem_file(path: Path, pem: trustme.Blob) -> str:
+    path.write_bytes(pem.bytes())
+    return str(path)
 
 
 def one_run(seed: int) -> Tally:

@@ -1,8 +1,8 @@
 """The real job as a process that is killed, or whose storage fails, at a chosen step of its output.
 
-A step is one call to the operating system that changes the output: a file is made, a piece is written, forced to disk,
-renamed, removed. So also moments are met that last for microseconds: between the bytes of a row, between a row and the
-mark behind it, between the summary and the final name.
+A step is one call of the program to the operating system, by way of `os`, that changes the output: a file is made, a
+piece of the CSV is written, forced to disk, renamed, removed. So also moments are met that last for microseconds:
+between the bytes of a row, between a row and the mark behind it, between the summary and the final name.
 """
 
 import errno

@@ -15,6 +15,10 @@ Simulate = Callable[..., Simulator]
 Run = Callable[..., Result]
 
 
+FAR_OFF = """{"ended": null, "exit_code": 0, "calls": 1, "exams": {}, "client_name": "SBAC_PT",
+ "started": "0001-01-01T00:00:00+10:00"}"""
+
+
 @pytest.fixture
 def history(jobs: Jobs, volume: Path) -> Callable[..., tuple[int, list[str]]]:
     """Run `history` on the volume; returns its exit code and lines."""
@@ -99,6 +103,12 @@ def test_each_client_has_a_last_run(volume: Path, history: History) -> None:
     assert lines[-1].startswith("The last run for BAD ended with exit code 77.")
 
 
+def test_a_killed_run_knows_its_client_by_the_names_of_its_files_alone(volume: Path, history: History) -> None:
+    leave(volume, 3, client_name="SBAC_PT", exit_code=None, outcome="killed")
+    leave(volume, 2, client_name="SBAC.PT")
+    assert history()[0] == 0
+
+
 def test_a_last_run_that_is_too_long_ago_fails(volume: Path, history: History) -> None:
     leave(volume, 27)
     assert history()[0] == history("--max-age", "27")[0] == 0
@@ -113,7 +123,7 @@ def test_a_volume_without_any_run_fails(volume: Path, history: History) -> None:
     assert (code, lines) == (1, [f"No run has left its summary in {volume}."])
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"started": 1}', "\udcff", "[" * 100_000])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"started": 1}', FAR_OFF, "\udcff", "[" * 100_000])
 def test_what_is_no_summary_is_named_and_left_out(volume: Path, history: History, text: str) -> None:
     leave(volume, 2)
     (volume / "expired_exams_SBAC_PT_20260401T020000Z.json").write_bytes(text.encode(errors="surrogateescape"))

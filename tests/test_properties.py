@@ -62,7 +62,7 @@ def rows_in(path: Path) -> list[Exam]:
 @given(batches=st.lists(st.lists(exams, max_size=5), max_size=5))
 def test_every_exam_text_comes_back_from_the_csv(batches: list[list[Exam]]) -> None:
     with TemporaryDirectory() as name:
-        report = open_report(configured(Path(name)), Stop())
+        report = open_report(configured(Path(name)), Stop(), [])
         for batch in batches:
             report.write(batch)
         report.finish({})
@@ -76,7 +76,7 @@ def test_of_the_csv_of_a_killed_run_every_whole_row_is_kept_and_nothing_else(
     written: list[Exam], data: st.DataObject
 ) -> None:
     with TemporaryDirectory() as name, TemporaryDirectory() as other:
-        report = open_report(configured(Path(name)), Stop())
+        report = open_report(configured(Path(name)), Stop(), [])
         ends = []
         (partial,) = Path(name).glob("*.partial")
         for exam in written:
@@ -85,7 +85,7 @@ def test_of_the_csv_of_a_killed_run_every_whole_row_is_kept_and_nothing_else(
         cut = data.draw(st.integers(0, ends[-1]))
         (Path(other) / f"{STEM}.csv.partial").write_bytes(partial.read_bytes()[:cut])
         report.finish({})
-        open_report(configured(Path(other)), Stop()).finish({})
+        open_report(configured(Path(other)), Stop(), []).finish({})
         assert rows_in(Path(other) / f"{STEM}.csv") == [
             exam for exam, end in zip(written, ends, strict=True) if end <= cut
         ]
@@ -117,6 +117,24 @@ def test_a_record_however_deep_does_not_cost_the_others_their_rows() -> None:
         nested = "[" * depth + "]" * depth
         batch = _batch(f'{{"expiredExams": [{{"examId": "a"}}, {nested}], "additionalExamsToExpire": false}}'.encode())
         assert batch is None or len(batch.exams) == 2
+
+
+@pytest.mark.parametrize("where", ["app.proctor._batch", "app.report.lines_of"])
+def test_a_bug_behind_an_answer_names_that_answer_as_lost(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str
+) -> None:
+    with Simulator(World()) as simulator:
+        settings = configured(tmp_path, **simulator.settings())
+
+        def fail(*_: object) -> None:
+            raise MemoryError
+
+        monkeypatch.setattr(where, fail)
+        assert run(settings, Stop()) == 70
+    (path,) = tmp_path.glob("*.json")
+    (window,) = json.loads(path.read_bytes())["lost"]
+    (call,) = simulator.record
+    assert window["start"] <= call["changed"].replace("+00:00", "Z") <= window["end"]
 
 
 worlds = st.fixed_dictionaries(

@@ -32,6 +32,7 @@ Simulate = Callable[..., Simulator]
 Run = Callable[..., Result]
 
 HEADER_LINE = ",".join(HEADER).encode() + b"\r\n"
+FAR_OFF = b'{"lost": [{"start": "0001-01-01T00:00:00+10:00", "end": "2026-04-01T02:00:00Z", "reason": "?"}]}'
 PLAIN = b"(SBAC_PT)SBAC-Perf-ELA-4,SBAC-Perf-ELA-4,0000002a-5bac-4000-8000-000000000001,100001,expired\r\n"
 QUOTED = b'"a ""quoted"", k\xc3\xa9y\r\n\r\nover lines\r",,0000002a-5bac-4000-8000-000000000002,100002,"x,\r\n"\r\n'
 
@@ -331,7 +332,7 @@ def test_what_is_written_is_forced_to_disk_before_the_run_goes_on(
 
     monkeypatch.setattr(os, "fsync", fsync)
     killed = leave(volume, 0, HEADER_LINE + PLAIN + PLAIN[:9])
-    report = open_report(configured(volume), Stop())
+    report = open_report(configured(volume), Stop(), [])
     assert safe(volume / f"{killed}.csv")
     assert safe(volume / f"{killed}.json")
     assert safe(only(volume, ".partial"))
@@ -374,7 +375,7 @@ def test_a_summary_that_cannot_be_written_is_a_failure_and_the_csv_gets_its_name
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that cannot be written")
 def test_a_mark_that_cannot_be_written_stops_nothing(monkeypatch: pytest.MonkeyPatch, volume: Path) -> None:
-    report = VolumeReport(volume, configured(volume), Stop())
+    report = VolumeReport(volume, configured(volume), Stop(), [])
     with closing(report._lock._file), open("/dev/full", "r+b", buffering=0) as full:
         monkeypatch.setattr(report._lock, "_file", full)
         report.write([ROW])
@@ -593,7 +594,7 @@ def test_what_such_a_summary_names_as_lost_is_told_by_the_next_run(simulate: Sim
     assert run(simulate(exams=0), OUTPUT_DIR=str(volume)).code == 0
 
 
-@pytest.mark.parametrize("summary", [b"", b"[]", b"{}", b'{"lost": [{"start": "soon"}]}', b"[" * 100_000])
+@pytest.mark.parametrize("summary", [b"", b"[]", b"{}", b'{"lost": [{"start": "soon"}]}', FAR_OFF, b"[" * 100_000])
 def test_a_summary_that_cannot_be_read_is_made_anew(simulate: Simulate, run: Run, volume: Path, summary: bytes) -> None:
     stem = leave(volume, 0, HEADER_LINE + PLAIN)
     (volume / f"{stem}.json").write_bytes(summary)
@@ -630,6 +631,19 @@ def test_the_draft_of_a_summary_is_replaced(simulate: Simulate, run: Run, volume
     assert run(simulate(exams=0), OUTPUT_DIR=str(volume)).code == 65
     assert json.loads((volume / f"{stem}.json").read_bytes())["outcome"] == "killed"
     assert not list(volume.glob("*.tmp"))
+
+
+def test_a_loss_that_is_found_is_told_also_by_a_run_that_then_cannot_begin(
+    simulate: Simulate, run: Run, volume: Path
+) -> None:
+    leave(volume, 0, HEADER_LINE + PLAIN)
+    stem = leave(volume, 1, HEADER_LINE + PLAIN)
+    (volume / f"{stem}.csv").write_bytes(HEADER_LINE)
+    simulator = simulate()
+    result = run(simulator, OUTPUT_DIR=str(volume))
+    assert nothing_is_expired(simulator, result)
+    assert len(result.summary["lost"]) == 1
+    assert "MAY BE LOST" in result.message
 
 
 def test_where_both_names_of_a_csv_are_taken_a_person_has_to_choose(simulate: Simulate, run: Run, volume: Path) -> None:

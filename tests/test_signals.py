@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from signal import SIGINT, SIGTERM, Signals
@@ -202,6 +203,20 @@ def test_a_signal_raises_only_in_a_wait_that_is_interruptible_by_it() -> None:
         pytest.fail("the block began")
     with stop.waiting():
         stop._receive(SIGTERM, None)
+
+
+def test_a_signal_does_not_end_what_the_first_one_has_called() -> None:
+    stop = Stop()
+    said = []
+
+    def announce(_: int) -> None:
+        stop._receive(SIGTERM, None)
+        said.append("all of it")
+
+    stop.on_first = announce
+    with stop.interruptible(after=2), stop.waiting(), suppress(Interrupted):
+        stop._receive(SIGTERM, None)
+    assert said == ["all of it"]
 
 
 def test_the_signal_that_ends_a_wait_does_so_in_its_middle() -> None:
