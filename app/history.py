@@ -48,7 +48,7 @@ def history(directory: Path, max_age: timedelta | None) -> int:
         bar = "#" * -(-night.exams * _BAR // most)
         say(_COLUMNS.format(*_cells(night, max(width, 6)), bar).rstrip())
     for window in dict.fromkeys(window for night in nights for window in night.lost):
-        say(f"Lost may be exams that Proctor changed from {window}.")
+        say(f"Exams may be in no CSV that Proctor changed from {window}.")
     for partial in directory.glob("expired_exams_*.csv.partial"):
         say(f"{partial.name} is of a run that is under way, or was killed: then the next run tells what may be lost.")
     newest = {name_in_files(night.client_name): night for night in nights}  # as a killed run's summary has it

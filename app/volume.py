@@ -73,9 +73,8 @@ class VolumeReport(Report):
             try:
                 _write_summary(self._csv, summary)
             except OSError:
-                if self._lost:
-                    raise  # the next run finds the `.partial`, and names what this one cannot
-                self._partial.rename(self._csv)
+                if not self._lost:  # else the next run finds the `.partial`, and names what this one cannot
+                    self._partial.rename(self._csv)
                 raise
             self._partial.rename(self._csv)
             _sync_directory(self._csv.parent)
