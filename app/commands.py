@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Sequence
 
 from app import logs, settings
@@ -92,3 +93,6 @@ def _occupy_streams() -> None:
             if null != descriptor:
                 os.dup2(null, descriptor)
                 os.close(null)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # argparse writes there
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - open as long as the process lives

@@ -167,6 +167,7 @@ def test_a_stderr_that_is_closed_does_not_stop_any_command(
     result = jobs.run(simulate().settings(), *arguments, **without_stderr)
     assert result.code == (64 if arguments == ["nonsense"] else 0)
     assert b"WARNING" not in result.stdout
+    assert b"usage" not in result.stdout
 
 
 def test_a_stderr_that_nobody_reads_does_not_hold_up_a_run(simulate: Simulate, jobs: Jobs) -> None:
