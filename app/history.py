@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from app.exits import ExitCode
+from app.logs import moment
 from app.streams import say
 from app.volume import name_in_files
 
@@ -70,8 +71,8 @@ def _night(summary: dict[str, Any]) -> Night:
     ended, code, calls, exams = summary["ended"], summary["exit_code"], summary["calls"], summary["exams"]
     return Night(
         client_name=str(summary["client_name"]),
-        started=datetime.fromisoformat(summary["started"]).astimezone(UTC),
-        ended=datetime.fromisoformat(ended).astimezone(UTC) if ended else None,
+        started=moment(summary["started"]),
+        ended=moment(ended) if ended else None,
         outcome=str(summary["outcome"]),
         exit_code=None if code is None else int(code),
         message=str(summary["message"]),
@@ -84,8 +85,7 @@ def _night(summary: dict[str, Any]) -> Night:
 
 
 def _window(start: str, end: str, reason: str) -> str:
-    since, until = (datetime.fromisoformat(one).astimezone(UTC) for one in (start, end))
-    return f"{since:%Y-%m-%d %H:%M:%S.%f} to {until:%Y-%m-%d %H:%M:%S.%f} ({reason})"
+    return f"{moment(start):%Y-%m-%d %H:%M:%S.%f} to {moment(end):%Y-%m-%d %H:%M:%S.%f} ({reason})"
 
 
 def _cells(night: Night, width: int) -> tuple[object, ...]:

@@ -32,7 +32,12 @@ def timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _moment(record: logging.LogRecord) -> str:
+def moment(text: str) -> datetime:
+    """The time that `timestamp` told. Raises ValueError, TypeError or OverflowError for what tells none."""
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def _time_of(record: logging.LogRecord) -> str:
     return timestamp(datetime.fromtimestamp(record.created, UTC))
 
 
@@ -42,13 +47,13 @@ class _Text(logging.Formatter):
             printable(record.getMessage()),
             *(self.formatException(record.exc_info).splitlines() if record.exc_info else ()),
         ]
-        return "\n".join(f"{_moment(record)} {record.levelname:<7} {line}" for line in lines)
+        return "\n".join(f"{_time_of(record)} {record.levelname:<7} {line}" for line in lines)
 
 
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {
-            "time": _moment(record),
+            "time": _time_of(record),
             "level": record.levelname.lower(),
             "event": getattr(record, "event", "log"),
             "message": record.getMessage(),

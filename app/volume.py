@@ -18,7 +18,7 @@ from tempfile import TemporaryFile
 from typing import Any, NamedTuple
 
 from app.exits import Busy, Outcome, OutputFailed
-from app.logs import event, timestamp
+from app.logs import event, moment, timestamp
 from app.proctor import Exam, Window
 from app.report import HEADER, Report
 from app.settings import Settings
@@ -182,9 +182,9 @@ class _Lock:
         """When the last write to this CSV was made durable, if that is what the mark tells."""
         self._file.seek(0)
         try:
-            moment, name = self._file.read(4096).decode().splitlines()[0].split()
-            told = _moment(moment)
-            return told if name == csv_path.name and told <= datetime.now(UTC) else None
+            told, name = self._file.read(4096).decode().splitlines()[0].split()
+            written = moment(told)
+            return written if name == csv_path.name and written <= datetime.now(UTC) else None
         except (ValueError, IndexError, OverflowError):
             return None
 
@@ -245,13 +245,9 @@ def _lost_in(summary: Path) -> list[Window] | None:
     """The windows that a summary names; None where there is none that can be read."""
     try:
         lost = json.loads(summary.read_bytes())["lost"]
-        return [Window(_moment(one["start"]), _moment(one["end"]), str(one["reason"])) for one in lost]
+        return [Window(moment(one["start"]), moment(one["end"]), str(one["reason"])) for one in lost]
     except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
-
-
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def _whole_rows(path: Path) -> tuple[int, Counter[str]]:
