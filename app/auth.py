@@ -17,7 +17,7 @@ from requests.auth import HTTPBasicAuth
 
 from app.exits import Misconfigured, ProtocolBroken, Refused, Unavailable
 from app.logs import event
-from app.retries import retrying
+from app.retries import with_retries
 from app.settings import Settings
 from app.transport import Answer, Transient, Transport
 
@@ -38,7 +38,8 @@ class Tokens:
     ) -> None:
         self._settings = settings
         self._transport = transport
-        self._retrying = retrying("No token", settings, sleep, on_retry)
+        self._sleep = sleep
+        self._on_retry = on_retry
         self._token: str | None = None
         self._renew_at = 0.0
 
@@ -53,7 +54,9 @@ class Tokens:
         """
         if self._token is None or time.monotonic() >= self._renew_at:
             try:
-                self._token, lifetime = self._retrying(self._request)
+                self._token, lifetime = with_retries(
+                    self._request, "No token", self._settings, self._sleep, self._on_retry
+                )
             except Transient as reason:
                 raise Unavailable(
                     f"No token: {reason}. Attempts: {self._settings.max_attempts}. Check that {_where(self._settings)}"

@@ -1,7 +1,6 @@
 """Proves settings, output, token and endpoint, one line each, without expiring anything and without leaving a file."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from app.auth import Tokens
@@ -26,7 +25,7 @@ def check(configuration: Configuration, stop: Stop) -> int:
     if configuration.problems:
         return ExitCode.CONFIGURATION
 
-    settings = replace(configuration.settings(), max_attempts=1)
+    settings = configuration.settings()._replace(max_attempts=1)
     transport = Transport.of(settings, stop, still_waiting)
     tokens = Tokens(settings, transport, stop.wait)
     proctor = Proctor(settings, transport)

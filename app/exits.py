@@ -1,7 +1,7 @@
 """How a run can end, and the one place where that becomes an exit code (the numbers of BSD's sysexits.h)."""
 
-from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from typing import NamedTuple
 
 
 class ExitCode(IntEnum):
@@ -79,8 +79,7 @@ class Misconfigured(Failure):
     code = ExitCode.CONFIGURATION
 
 
-@dataclass(frozen=True)
-class Ending:
+class Ending(NamedTuple):
     """How a run came to its end: `failure` is what stopped a failed one, `signum` the signal of an interrupted one."""
 
     outcome: Outcome

@@ -10,7 +10,7 @@ from app.exits import Failure, Outcome, TooManyLost, Unavailable
 from app.logs import event, timestamp
 from app.proctor import Batch, Exam, Lost, Proctor, TokenRejected, Window
 from app.report import Report
-from app.retries import retrying
+from app.retries import with_retries
 from app.settings import Settings
 from app.signals import Interrupted, Stop
 from app.summary import Summary
@@ -85,7 +85,7 @@ class _Calls:
     def make(self, what: str, on_retry: Callable[[], None]) -> Batch:
         """Call until there is an answer; `what` names the call in the log."""
         try:
-            return retrying(what, self._settings, self._sleep, on_retry)(self._attempt)
+            return with_retries(self._attempt, what, self._settings, self._sleep, on_retry)
         except Transient as reason:
             raise Unavailable(
                 f"Proctor was tried {self._settings.max_attempts} times in a row without success, at last: {reason}."

@@ -7,7 +7,6 @@ with a failure or a `Transient` after which no exam can have been expired unseen
 import json
 import logging
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Self
 
@@ -27,8 +26,7 @@ class Exam(NamedTuple):
     updatedExamStatus: str  # noqa: N815
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """What one call changed."""
 
     exams: list[Exam]
@@ -36,8 +34,7 @@ class Batch:
     oddities: list[str]
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """The time of a call whose answer may be lost: exams that Proctor changed in it may be in no CSV."""
 
     start: datetime
@@ -159,7 +156,8 @@ class _Number(str):
     """A JSON number as it was sent: no digit of an id gets lost."""
 
 
-_KINDS = [str, str, str, _Number, str]  # of an exam's fields
+_KINDS = (str, str, str, _Number, str)  # of an exam's fields
+_decoder = json.JSONDecoder(parse_int=_Number, parse_float=_Number, parse_constant=_Number)
 
 
 def _batch(body: bytes) -> Batch | None:
@@ -171,7 +169,7 @@ def _batch(body: bytes) -> Batch | None:
         except UnicodeDecodeError:
             text = body.decode("utf-8", "replace")
             oddities.append("an answer that is not UTF-8")
-        content = json.loads(text, parse_int=_Number, parse_float=_Number, parse_constant=_Number)
+        content = _decoder.decode(text)
     except (ValueError, RecursionError):
         return None
     if not isinstance(content, dict) or not isinstance(content.get("expiredExams"), list):
@@ -190,8 +188,8 @@ def _exam(record: Any, oddities: list[str]) -> Exam:
     if not isinstance(record, dict):
         oddities.append("a record that is no object (written as its examId)")
         return Exam("", "", _cell(record), "", "")
-    values = [record.get(name) for name in Exam._fields]
-    if list(map(type, values)) == _KINDS and len(record) == len(values):
+    values = tuple(map(record.get, Exam._fields))
+    if tuple(map(type, values)) == _KINDS and len(record) == len(values):
         return Exam._make(values)
     for name, value, kind in zip(Exam._fields, values, _KINDS, strict=True):
         if value is None:

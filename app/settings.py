@@ -9,9 +9,8 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from app.exits import Misconfigured
@@ -24,17 +23,16 @@ _LONGEST_FILE = 64 * 1024
 _DAY = 86_400
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """The settings of a run. All durations are in seconds."""
 
     proctor_url: str
     client_name: str
     auth_url: str
     auth_client_id: str
-    auth_client_secret: str = field(repr=False)
+    auth_client_secret: str
     auth_username: str | None
-    auth_password: str | None = field(repr=False)
+    auth_password: str | None
     auth_grant_type: str
     auth_client_auth: str
     auth_scope: str | None
@@ -50,7 +48,10 @@ class Settings:
     output_dir: Path | None
     log_level: str
     log_format: str
-    heartbeat_url: str | None = field(repr=False)
+    heartbeat_url: str | None
+
+    def __repr__(self) -> str:
+        return "Settings(...)"  # some are secrets
 
     @property
     def expire_url(self) -> str:
@@ -138,8 +139,7 @@ def _ca_file(value: str) -> str:
     return value
 
 
-@dataclass(frozen=True)
-class _Kind:
+class _Kind(NamedTuple):
     """What a setting may be. `default` is None for one that is required, and empty for one that may be missing."""
 
     parse: Callable[[str], Any]
@@ -184,15 +184,15 @@ _FORMER = {
 }
 
 
-@dataclass
 class Configuration:
     """What was found: a value and its source for each setting, and what is wrong or doubtful, a sentence each."""
 
-    values: dict[str, Any] = field(default_factory=dict, repr=False)
-    texts: dict[str, str | None] = field(default_factory=dict, repr=False)
-    sources: dict[str, str] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.texts: dict[str, str | None] = {}
+        self.sources: dict[str, str] = {}
+        self.problems: list[str] = []
+        self.warnings: list[str] = []
 
     def settings(self) -> Settings:
         """The settings, if nothing is wrong with them.

@@ -4,7 +4,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,22 +35,22 @@ def _plural(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-@dataclass
 class Summary:
     """The tally of a run, kept while it goes on and closed by `end`."""
 
-    client_name: str
-    proctor_url: str | None
-    started: datetime = field(default_factory=lambda: datetime.now(UTC))
-    ended: datetime | None = None
-    calls: int = 0
-    retries: int = 0
-    exams: Counter[str] = field(default_factory=Counter)
-    lost: list[Window] = field(default_factory=list)
-    outcome: Outcome = Outcome.FAILED
-    exit_code: int | None = None
-    message: str = ""
-    _clock: float = field(default_factory=time.monotonic)
+    def __init__(self, client_name: str, proctor_url: str | None) -> None:
+        self.client_name = client_name
+        self.proctor_url = proctor_url
+        self.started = datetime.now(UTC)
+        self.ended: datetime | None = None
+        self.calls = 0
+        self.retries = 0
+        self.exams: Counter[str] = Counter()
+        self.lost: list[Window] = []
+        self.outcome = Outcome.FAILED
+        self.exit_code: int | None = None
+        self.message = ""
+        self._clock = time.monotonic()
 
     def add(self, exams: Iterable[Exam]) -> None:
         """Count exams that Proctor reported."""

@@ -11,11 +11,10 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import requests
 import urllib3
@@ -59,8 +58,7 @@ class NoAnswer(Transient):
     """The request went out, and no whole answer came back."""
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """A whole HTTP answer."""
 
     status: int
@@ -270,7 +268,7 @@ class _Patient(io.RawIOBase):
         self._on_waiting = adapter.on_waiting
 
     def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self)
+        return io.BufferedReader(self, 64 * 1024)
 
     def readable(self) -> bool:
         return True

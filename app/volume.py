@@ -285,9 +285,9 @@ def _report_killed(csv_path: Path, named: _Name, exams: Counter[str], window: Wi
         f"An earlier run was killed. Its {exams.total():,} rows are in {csv_path.name}; an answer may be lost: exams"
         f" that Proctor changed from {start} to {end} may be in no CSV."
     )
-    summary = Summary(
-        named.client, None, started=named.started, outcome=Outcome.KILLED, message=message, exams=exams, lost=[window]
-    )
+    summary = Summary(named.client, None)
+    summary.started, summary.outcome, summary.message = named.started, Outcome.KILLED, message
+    summary.exams, summary.lost = exams, [window]
     unknown = {"version": None, "calls": None, "retries": None}
     _write_summary(csv_path, summary.as_object() | unknown)
     event(logging.ERROR, "killed_run", message, csv=csv_path.name, start=start, end=end)
