@@ -157,7 +157,7 @@ class _Number(str):
 
 
 _KINDS = (str, str, str, _Number, str)  # of an exam's fields
-_decoder = json.JSONDecoder(parse_int=_Number, parse_float=_Number, parse_constant=_Number)
+_DECODER = json.JSONDecoder(parse_int=_Number, parse_float=_Number, parse_constant=_Number)
 
 
 def _batch(body: bytes) -> Batch | None:
@@ -169,7 +169,7 @@ def _batch(body: bytes) -> Batch | None:
         except UnicodeDecodeError:
             text = body.decode("utf-8", "replace")
             oddities.append("an answer that is not UTF-8")
-        content = _decoder.decode(text)
+        content = _DECODER.decode(text)
     except (ValueError, RecursionError):
         return None
     if not isinstance(content, dict) or not isinstance(content.get("expiredExams"), list):

@@ -8,16 +8,16 @@ from app.logs import event
 from app.settings import Settings
 from app.transport import Transient
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 def with_retries(
-    attempt: Callable[[], T],
+    attempt: Callable[[], _T],
     what: str,
     settings: Settings,
     sleep: Callable[[float], None],
     on_retry: Callable[[], None],
-) -> T:
+) -> _T:
     """Call `attempt` up to MAX_ATTEMPTS times while it raises `Transient`, then let the last one pass.
 
     The waits double from about a second up to MAX_WAIT, with jitter; a longer one that the server asks for is honoured
@@ -31,7 +31,7 @@ def with_retries(
     # Not before it is needed, which it seldom is: this import is a tenth of the start of a run.
     from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
-    def from_the_first() -> T:
+    def from_the_first() -> _T:
         if failed:
             raise failed.pop()
         return attempt()
