@@ -21,7 +21,11 @@ def with_retries(
     """Call `attempt` up to MAX_ATTEMPTS times while it raises `Transient`, then let the last one pass.
 
     The waits double from about a second up to MAX_WAIT, with jitter; a longer one that the server asks for is honoured
-    up to MAX_WAIT. `what` names the thing in the log; `on_retry` is called before each wait.
+    up to MAX_WAIT, both in seconds. `what` names the thing in the log; `on_retry` is called before each wait.
+
+    Raises:
+        Transient: that of the last attempt.
+        Whatever else `attempt` and `sleep` raise.
     """
     try:
         return attempt()

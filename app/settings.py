@@ -24,7 +24,7 @@ _DAY = 86_400
 
 
 class Settings(NamedTuple):
-    """The settings of a run. All durations are in seconds."""
+    """The settings of a run. All durations are in seconds. Some are secrets: none of them goes into a log."""
 
     proctor_url: str
     client_name: str
@@ -51,7 +51,7 @@ class Settings(NamedTuple):
     heartbeat_url: str | None
 
     def __repr__(self) -> str:
-        return "Settings(...)"  # some are secrets
+        return "Settings(...)"
 
     @property
     def expire_url(self) -> str:

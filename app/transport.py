@@ -31,6 +31,7 @@ from app.signals import Stop
 # as a lost answer. Servers keep one open for seconds; one that does not is believed after the first failure.
 _REUSE_WITHIN = 1.0
 _LONGEST_ANSWER = 64 * 1024 * 1024  # bytes, both as they come and as they are unpacked
+_PIECE = 64 * 1024  # bytes; an answer has some 20 KB, and each further read takes time
 _TOO_LONG = "the answer is longer than 64 MB"
 _NOTICE_EVERY = 30.0
 
@@ -141,7 +142,7 @@ class Transport:
                 if response.status_code < 200:  # the answer that counts is still to come
                     raise http.client.HTTPException(f"an interim answer, {response.status_code}")
                 body = bytearray()
-                for piece in response.iter_content(64 * 1024):
+                for piece in response.iter_content(_PIECE):
                     body += piece
                     if len(body) > _LONGEST_ANSWER:
                         raise OverflowError(_TOO_LONG)
@@ -268,7 +269,7 @@ class _Patient(io.RawIOBase):
         self._on_waiting = adapter.on_waiting
 
     def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self, 64 * 1024)
+        return io.BufferedReader(self, _PIECE)
 
     def readable(self) -> bool:
         return True

@@ -286,8 +286,11 @@ def _report_killed(csv_path: Path, named: _Name, exams: Counter[str], window: Wi
         f" that Proctor changed from {start} to {end} may be in no CSV."
     )
     summary = Summary(named.client, None)
-    summary.started, summary.outcome, summary.message = named.started, Outcome.KILLED, message
-    summary.exams, summary.lost = exams, [window]
+    summary.started = named.started
+    summary.outcome = Outcome.KILLED
+    summary.message = message
+    summary.exams = exams
+    summary.lost = [window]
     unknown = {"version": None, "calls": None, "retries": None}
     _write_summary(csv_path, summary.as_object() | unknown)
     event(logging.ERROR, "killed_run", message, csv=csv_path.name, start=start, end=end)

@@ -1,10 +1,13 @@
 """What a run loads before its first call: each module is time that Proctor waits for it."""
 
+import os
 import re
 from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
 
 from app.simulator import Simulator
-from tests.conftest import Result
+from tests.conftest import ROOT, Result
 
 SLOW = {"tenacity", "dataclasses", "dotenv", "argparse", "difflib", "app.simulator"}
 
@@ -23,3 +26,19 @@ def test_what_is_slow_to_import_is_imported_when_it_is_needed(
     assert "requests" in calm
     assert not calm & SLOW
     assert "tenacity" in rough
+
+
+def test_a_lost_answer_is_named_also_where_what_tries_again_cannot_be_loaded(
+    simulate: Callable[..., Simulator], run: Callable[..., Result], tmp_path: Path
+) -> None:
+    (tmp_path / "tenacity.py").write_text("raise OSError('the disk is gone')")
+    simulator = simulate(exams=300, faults=["ok", "reset-after"])
+
+    result = run(simulator, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+
+    assert result.code == 70
+    assert sorted(result.exam_ids) == sorted(simulator.record[0]["expired"])
+    (lost,) = result.summary["lost"]
+    start, at, end = map(datetime.fromisoformat, (lost["start"], simulator.record[1]["start"], lost["end"]))
+    assert start <= at <= end
+    assert result.events("answer_lost")
