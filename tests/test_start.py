@@ -1,4 +1,4 @@
-"""What a run loads before its first call: each module is time that Proctor waits for it."""
+"""What a run loads, and when: each module is time before the first call, and one that fails late loses nothing."""
 
 import os
 import re
