@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -24,6 +25,13 @@ ROOT = Path(__file__).parent.parent
 HEADER = ["assessmentKey", "assessmentId", "examId", "studentId", "updatedExamStatus"]
 QUICK = {"MAX_WAIT": "0", "READ_TIMEOUT": "30", "LOG_FORMAT": "json"}
 PATIENCE = 60  # seconds after which a process that hangs is ended, so that the suite goes on
+
+
+def pytest_configure() -> None:
+    """Have no signal ignored in the jobs, as is what a shell starts with `&` or `nohup`: a handler survives no exec."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 @dataclass(frozen=True)
