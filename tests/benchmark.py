@@ -125,7 +125,7 @@ def first_call(docker_run: Sequence[str], host: str, python: str) -> float:
         assignments = [f"{name}={value}" for name, value in simulator.settings().items()]
         command = [*docker_run, *(part for one in assignments for part in ("-e", one)), IMAGE, "-c"]
         if not docker_run:
-            command = ["env", f"PATH={os.environ['PATH']}", *assignments, "sh", "-c"]
+            command = ["env", "-i", f"PATH={os.environ['PATH']}", *assignments, "sh", "-c"]
         job = subprocess.run(
             [*command, f"date +%s.%N >&2; exec {python} -m app"], cwd=ROOT, capture_output=True, check=True
         )
@@ -139,9 +139,9 @@ def compare_containers(rounds: int) -> None:
     inspect = ["docker", "network", "inspect", "bridge", "--format", gateway]
     host = subprocess.run(inspect, capture_output=True, check=True).stdout.decode().strip()
     docker_run = ("docker", "run", "--rm", "--entrypoint=sh")
-    inside = [first_call(docker_run, host, "python") for _ in range(rounds)]
-    outside = [first_call((), host, sys.executable) for _ in range(rounds)]
-    ratios = [one / other for one, other in zip(sorted(inside), sorted(outside), strict=True)]
+    pairs = [(first_call(docker_run, host, "python"), first_call((), host, sys.executable)) for _ in range(rounds)]
+    inside, outside = zip(*pairs, strict=True)
+    ratios = [one / other for one, other in pairs]
     print("\nfrom start to first call")
     print(f"  in the container {statistics.median(inside):.3f} s, outside {statistics.median(outside):.3f} s")
     print(f"  {statistics.median(ratios):.2f} of outside   ({min(ratios):.2f} to {max(ratios):.2f})")
