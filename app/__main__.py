@@ -11,6 +11,6 @@ if __name__ == "__main__":
     stop = Stop()
     stop.install()  # before the slow imports: PID 1 of a container is deaf to signals until then
 
-    from app.commands import main
+    from app.cli import main
 
     sys.exit(main(sys.argv[1:], stop))

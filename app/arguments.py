@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from app import __version__
-from app.exits import ExitCode
+from app.exceptions import ExitCode
 
 
 class _Parser(argparse.ArgumentParser):

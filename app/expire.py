@@ -5,16 +5,16 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
-from app.auth import Tokens
-from app.exits import Failure, Outcome, TooManyLost, Unavailable
+from app.proctor.tokens import Tokens
+from app.exceptions import Failure, Outcome, TooManyLost, Unavailable
 from app.logs import event, timestamp
-from app.proctor import Batch, Exam, Lost, Proctor, TokenRejected, Window
-from app.report import Report
-from app.retries import with_retries
+from app.proctor.endpoint import Batch, Exam, Lost, Proctor, TokenRejected, Window
+from app.output.csv_report import Report
+from app.proctor.retries import with_retries
 from app.settings import Settings
 from app.signals import Interrupted, Stop
-from app.summary import Summary
-from app.transport import Transient
+from app.output.summary import Summary
+from app.proctor.transport import Transient
 
 _PROGRESS_EVERY = 5.0
 _ODDITIES_WARNED_OF = 20

@@ -6,7 +6,7 @@ from typing import Any
 
 from app.logs import event
 from app.signals import Stop
-from app.transport import Transport
+from app.proctor.transport import Transport
 
 _SECONDS = 10
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from app.exits import Misconfigured
+from app.exceptions import Misconfigured
 
 SECRETS_DIR = Path("/run/secrets")
 DOTENV = Path(".env")

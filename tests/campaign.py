@@ -38,7 +38,7 @@ from tests.conftest import rows_of
 from tests.ordeal import FAILURES, KILLS, Ordeal, job
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["app.commands", "app.job", "requests", "tenacity", "tests.ordeal"])
+CONTEXT.set_forkserver_preload(["app.cli", "app.commands.run", "requests", "tenacity", "tests.ordeal"])
 
 RARE_FAULTS = (
     "silence-before silence-after drip huge not-utf8 odd-records sign-in 103-after 302 403 404 405 408-after 418 429:1"

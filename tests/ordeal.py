@@ -43,7 +43,7 @@ def job(
         else:
             os.close(descriptor)
 
-    from app.commands import main
+    from app.cli import main
     from app.signals import Stop
 
     stop = Stop()

@@ -165,7 +165,7 @@ def test_the_image_adds_twelve_megabytes_at_most(engine: Engine, image: str) -> 
 
 def test_the_bytecode_in_the_image_is_used(engine: Engine, image: str) -> None:
     script = (
-        "import sys, pathlib, app.simulator, app.standby, requests, tenacity, dotenv;"
+        "import sys, pathlib, app.simulator, app.commands.standby, requests, tenacity, dotenv;"
         "print([m.__name__ for m in sys.modules.values() if (getattr(m, '__file__', None) or '').startswith('/opt')"
         " and m.__file__.endswith('.py') and not pathlib.Path(m.__cached__).exists()])"
     )

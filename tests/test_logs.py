@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from app import job
+from app.commands import run as job
 from app.signals import Stop
 from app.simulator import Simulator
 from tests.conftest import Jobs, Result, Serve, expired, rows_of

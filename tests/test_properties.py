@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from app.job import open_report, run
-from app.proctor import Batch, Exam, _batch
+from app.commands.run import open_report, run
+from app.proctor.endpoint import Batch, Exam, _batch
 from app.settings import Settings, read
 from app.signals import Stop
 from app.simulator import RANDOM_FAULTS, Simulator, World
@@ -119,7 +119,7 @@ def test_a_record_however_deep_does_not_cost_the_others_their_rows() -> None:
         assert batch is None or len(batch.exams) == 2
 
 
-@pytest.mark.parametrize("where", ["app.proctor._batch", "app.report.lines_of"])
+@pytest.mark.parametrize("where", ["app.proctor.endpoint._batch", "app.output.csv_report.lines_of"])
 def test_a_bug_behind_an_answer_names_that_answer_as_lost(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str
 ) -> None:

@@ -18,13 +18,13 @@ from typing import BinaryIO
 
 import pytest
 
-from app.exits import OutputFailed
-from app.job import open_report
-from app.proctor import Exam
-from app.report import Report
+from app.exceptions import OutputFailed
+from app.commands.run import open_report
+from app.proctor.endpoint import Exam
+from app.output.csv_report import Report
 from app.signals import Stop
 from app.simulator import Simulator
-from app.volume import VolumeReport
+from app.output.volume import VolumeReport
 from tests.conftest import HEADER, PATIENCE, QUICK, Jobs, Result, delivered, expired, rows_of
 from tests.test_properties import configured
 
@@ -251,7 +251,7 @@ def test_a_file_that_never_had_a_name_takes_the_rows(simulate: Simulate, jobs: J
 def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The rows that a report in this process sends to the log."""
     rows: list[str] = []
-    monkeypatch.setattr("app.report.event", lambda *_, row: rows.append(row))
+    monkeypatch.setattr("app.output.csv_report.event", lambda *_, row: rows.append(row))
     return rows
 
 

@@ -9,9 +9,9 @@ from itertools import accumulate
 from types import SimpleNamespace
 from typing import Any
 
-from app.exits import OutputFailed
+from app.exceptions import OutputFailed
 from app.logs import event
-from app.proctor import Exam
+from app.proctor.endpoint import Exam
 from app.signals import Interrupted, Stop
 from app.streams import is_regular, wait_writable, write_piece
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from app.logs import event
 from app.settings import Settings
-from app.transport import Transient
+from app.proctor.transport import Transient
 
 _T = TypeVar("_T")
 

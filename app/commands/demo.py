@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from app import logs, settings
-from app.job import run
+from app.commands.run import run
 from app.logs import event
 from app.signals import Stop
 from app.simulator import Simulator, World

@@ -3,15 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from app.auth import Tokens
-from app.exits import ExitCode, Failure, Unavailable
-from app.job import still_waiting
-from app.proctor import Proctor
+from app.proctor.tokens import Tokens
+from app.exceptions import ExitCode, Failure, Unavailable
+from app.commands.run import still_waiting
+from app.proctor.endpoint import Proctor
 from app.settings import NAMES, Configuration
 from app.signals import Interrupted, Stop
 from app.streams import say
-from app.transport import Transient, Transport
-from app.volume import prove_writable
+from app.proctor.transport import Transient, Transport
+from app.output.volume import prove_writable
 
 
 def check(configuration: Configuration, stop: Stop) -> int:

@@ -4,18 +4,18 @@ import logging
 from contextlib import closing, suppress
 
 from app import __version__
-from app.auth import Tokens
-from app.exits import Ending, ExitCode, Failure, Outcome, OutputFailed, exit_code
+from app.proctor.tokens import Tokens
+from app.exceptions import Ending, ExitCode, Failure, Outcome, OutputFailed, exit_code
 from app.expire import expire_all
 from app.heartbeat import beat
 from app.logs import event, log
-from app.proctor import Proctor, Window
-from app.report import Report
+from app.proctor.endpoint import Proctor, Window
+from app.output.csv_report import Report
 from app.settings import Settings
 from app.signals import Interrupted, Stop
-from app.summary import Summary
-from app.transport import Transport, verify_of
-from app.volume import VolumeReport
+from app.output.summary import Summary
+from app.proctor.transport import Transport, verify_of
+from app.output.volume import VolumeReport
 
 
 def run(settings: Settings, stop: Stop) -> int:

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from app.exits import ExitCode
+from app.exceptions import ExitCode
 from app.logs import moment
 from app.streams import say
-from app.volume import name_in_files
+from app.output.volume import name_in_files
 
 _COLUMNS = "{:<16}  {:<{}}  {:<11} {:>4} {:>8} {:>9} {:>7} {:>6} {:>4} {:>8}  {}"
 _BAR = 30

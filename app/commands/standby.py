@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from app.exits import Misconfigured
+from app.exceptions import Misconfigured
 from app.logs import event
 from app.settings import Settings
 from app.signals import Interrupted, Stop
-from app.volume import prove_writable
+from app.output.volume import prove_writable
 
 if sys.platform != "linux":
     raise Misconfigured("standby waits in a Linux container; here, run the job itself from a scheduler.")

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from app import __version__
-from app.exits import Ending, ExitCode, Outcome, OutputFailed
+from app.exceptions import Ending, ExitCode, Outcome, OutputFailed
 from app.logs import event, timestamp
-from app.proctor import Exam, Window
+from app.proctor.endpoint import Exam, Window
 
 _STATUSES = ("expired", "completed")
 

@@ -10,10 +10,10 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Self
 
-from app.exits import Failure, Misconfigured, ProtocolBroken, Refused
+from app.exceptions import Failure, Misconfigured, ProtocolBroken, Refused
 from app.logs import event
 from app.settings import Settings
-from app.transport import Answer, NoAnswer, Transient, Transport
+from app.proctor.transport import Answer, NoAnswer, Transient, Transport
 
 
 class Exam(NamedTuple):

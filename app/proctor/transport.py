@@ -23,7 +23,7 @@ from requests.utils import get_environ_proxies
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from app.exits import Misconfigured
+from app.exceptions import Misconfigured
 from app.settings import Settings
 from app.signals import Stop
 

@@ -15,11 +15,11 @@ from urllib.parse import quote_plus
 
 from requests.auth import HTTPBasicAuth
 
-from app.exits import Misconfigured, ProtocolBroken, Refused, Unavailable
+from app.exceptions import Misconfigured, ProtocolBroken, Refused, Unavailable
 from app.logs import event
-from app.retries import with_retries
+from app.proctor.retries import with_retries
 from app.settings import Settings
-from app.transport import Answer, Transient, Transport
+from app.proctor.transport import Answer, Transient, Transport
 
 # A token is renewed when this much of its life is left: half a minute, or a tenth of a short life.
 _MARGIN_SECONDS = 30.0

@@ -17,13 +17,13 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, NamedTuple
 
-from app.exits import Busy, Outcome, OutputFailed
+from app.exceptions import Busy, Outcome, OutputFailed
 from app.logs import event, moment, timestamp
-from app.proctor import Exam, Window
-from app.report import HEADER, Report
+from app.proctor.endpoint import Exam, Window
+from app.output.csv_report import HEADER, Report
 from app.settings import Settings
 from app.signals import Stop
-from app.summary import Summary, status_of
+from app.output.summary import Summary, status_of
 
 _LOCK = ".lock"
 _PARTIAL = ".partial"

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 from app import logs, settings
-from app.exits import ExitCode, Failure
+from app.exceptions import ExitCode, Failure
 from app.heartbeat import beat
-from app.job import run
+from app.commands.run import run
 from app.logs import event, log
 from app.settings import Configuration, Settings
 from app.signals import Interrupted, Stop
@@ -38,20 +38,20 @@ def _run(arguments: Sequence[str], stop: Stop) -> int:
 
     options = parse(arguments)
     if options.command == "check":
-        from app.check import check
+        from app.commands.check import check
 
         return check(_read_settings(stop), stop)
     if options.command == "standby":
-        from app.standby import standby
+        from app.commands.standby import standby
 
         return _with_settings(lambda settings: standby(settings, stop), stop)
 
     if options.command == "history":
-        from app.history import history
+        from app.commands.history import history
 
         return history(options.directory, options.max_age)
 
-    from app.demo import demo
+    from app.commands.demo import demo
 
     return demo(options.exams, options.faults, stop)
 

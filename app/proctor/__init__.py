@@ -1,0 +1,1 @@
+"""Proctor and its token endpoint: one HTTP request, one token, one call."""
