@@ -1,4 +1,4 @@
-"""The command line. With no argument it is the job: see `job` for a run from beginning to end."""
+"""The entry point. With no argument it is the job: `commands.run` shows a run from beginning to end."""
 
 import sys
 

@@ -1,86 +1,133 @@
-"""What the command line can do."""
+"""The command line: arguments, dispatch, and what becomes of an error that a command lets through."""
 
+import argparse
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import NoReturn
 
-from app import logs, settings
-from app.exceptions import ExitCode, Failure
-from app.heartbeat import beat
+from app import __version__, logs, settings
+from app.commands.check import check
+from app.commands.history import history
 from app.commands.run import run
-from app.logs import event, log
+from app.exceptions import ExitCode, Failure
+from app.heartbeat import ping
+from app.logs import log, log_event
 from app.settings import Configuration, Settings
-from app.signals import Interrupted, Stop
+from app.signals import FIRST, Interrupted, Stop
 
 
 def main(arguments: Sequence[str], stop: Stop) -> int:
     """Run a command; return the exit code."""
     _occupy_streams()
     try:
-        return _run(arguments, stop)
+        return _dispatch(arguments, stop)
     except Interrupted:
         return 128 + (stop.signum or 0)
     except Failure as failure:
-        event(logging.ERROR, "end", f"Ended with exit code {failure.code}: {failure}")
+        log_event(logging.ERROR, "end", f"Ended with exit code {failure.code}: {failure}")
         return failure.code
     except Exception as error:
         log.exception("This is a bug; please report it.")
-        event(logging.ERROR, "end", f"Ended with exit code {ExitCode.BUG}: a bug ({type(error).__name__}).")
+        log_event(logging.ERROR, "end", f"Ended with exit code {ExitCode.BUG}: a bug ({type(error).__name__}).")
         return ExitCode.BUG
 
 
-def _run(arguments: Sequence[str], stop: Stop) -> int:
+def _dispatch(arguments: Sequence[str], stop: Stop) -> int:
     if not arguments:
         return _with_settings(lambda settings: run(settings, stop), stop)
+    options = _parse(arguments)
+    match options.command:
+        case "check":
+            return check(_read_settings(stop), stop)
+        case "history":
+            return history(options.directory, options.max_age)
+        case "demo":
+            from app.commands.demo import demo  # with the embedded Proctor, which no other command needs
 
-    from app.arguments import parse
+            return demo(options.exams, options.faults, stop)
+    from app.commands.standby import standby  # Linux only
 
-    options = parse(arguments)
-    if options.command == "check":
-        from app.commands.check import check
-
-        return check(_read_settings(stop), stop)
-    if options.command == "standby":
-        from app.commands.standby import standby
-
-        return _with_settings(lambda settings: standby(settings, stop), stop)
-
-    if options.command == "history":
-        from app.commands.history import history
-
-        return history(options.directory, options.max_age)
-
-    from app.commands.demo import demo
-
-    return demo(options.exams, options.faults, stop)
+    return _with_settings(lambda settings: standby(settings, stop), stop)
 
 
 def _read_settings(stop: Stop) -> Configuration:
-    with stop.interruptible(after=1), stop.waiting():  # a named pipe in place of a file may never be written to
+    with stop.interruptible(FIRST):  # a named pipe in place of a file may never be written to
         configuration = settings.read()
     logs.configure(configuration.values["LOG_LEVEL"], configuration.values["LOG_FORMAT"])
     return configuration
 
 
 def _with_settings(act: Callable[[Settings], int], stop: Stop) -> int:
-    """Read the settings and act on them, or say all that is wrong with them."""
+    """Read the settings and act on them, or log all that is wrong with them."""
     configuration = _read_settings(stop)
     for warning in configuration.warnings:
-        event(logging.WARNING, "settings", warning)
+        log_event(logging.WARNING, "settings", warning)
     for problem in configuration.problems:
-        event(logging.ERROR, "settings", problem)
+        log_event(logging.ERROR, "settings", problem)
     if not configuration.problems:
         return act(configuration.settings())
     code = ExitCode.CONFIGURATION
-    event(
+    log_event(
         logging.ERROR,
         "end",
-        f"Ended with exit code {code}: nothing was expired. Mend these settings, in the"
-        " environment, in secret files or in .env in the working directory.",
+        f"Ended with exit code {code}: nothing was expired. Fix these settings, in the environment, in secret files or"
+        " in .env in the working directory.",
     )
-    beat(configuration.values["HEARTBEAT_URL"], str(code), stop)
+    ping(configuration.values["HEARTBEAT_URL"], str(code), stop, ended_by=FIRST)
     return code
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(ExitCode.USAGE, f"{self.prog}: {message}\n")
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command and its options. Exits by itself after --help and --version, and with 64 on bad usage."""
+    parser = _Parser(
+        prog="python -m app",
+        description="Expires overdue exams through Proctor and prints each of them as a row of a CSV on stdout, or in"
+        " OUTPUT_DIR. Without a command, it does so. Settings come from the environment, secret files and .env.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    commands.add_parser("check", help="verify settings, output, token and endpoint without expiring anything")
+    demo = commands.add_parser("demo", help="run against an embedded Proctor on this machine; needs no settings")
+    demo.add_argument("--exams", type=_count, default=250, metavar="N", help="how many overdue exams (default: 250)")
+    demo.add_argument("--faults", action="store_true", help="with a 503, an expired token and a lost response")
+    history = commands.add_parser(
+        "history", help="list the runs of an OUTPUT_DIR; fails while anything is wrong or unresolved"
+    )
+    history.add_argument("directory", type=_directory, metavar="DIR")
+    history.add_argument(
+        "--max-age", type=_hours, metavar="HOURS", help="fail also when the last run ended longer ago than this"
+    )
+    commands.add_parser("standby", help="check the settings, then wait beside the runs that a scheduler starts here")
+    return parser.parse_args(arguments)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}")
+    return int(text)
+
+
+def _directory(text: str) -> Path:
+    if not (path := Path(text)).is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a directory that can be read")
+    return path
+
+
+def _hours(text: str) -> timedelta:
+    try:
+        return timedelta(hours=float(text))
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"must be a number of hours, not {text!r}") from None
 
 
 def _occupy_streams() -> None:

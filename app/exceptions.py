@@ -8,14 +8,14 @@ class ExitCode(IntEnum):
     """Exit codes other than 128 + n, which says that signal n ended the run."""
 
     OK = 0
-    BAD_NIGHT = 1
+    LAST_RUN_FAILED = 1
     USAGE = 64
-    ANSWERS_LOST = 65
+    RESPONSES_LOST = 65
     UNAVAILABLE = 69
     BUG = 70
     OUTPUT = 74
     TRY_LATER = 75
-    PROTOCOL = 76
+    UNEXPECTED_RESPONSE = 76
     CREDENTIALS = 77
     CONFIGURATION = 78
 
@@ -31,6 +31,14 @@ class Outcome(StrEnum):
     KILLED = "killed"
 
 
+class Transient(Exception):
+    """Worth another attempt. `wait` is how many seconds to leave before it, at least."""
+
+    def __init__(self, reason: str, wait: float = 0) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
 class Failure(Exception):
     """The run cannot go on. The text says what was seen and what to do; it never holds a secret."""
 
@@ -38,9 +46,9 @@ class Failure(Exception):
 
 
 class TooManyLost(Failure):
-    """More answers may have been lost than the settings tolerate."""
+    """More responses were lost than the settings tolerate."""
 
-    code = ExitCode.ANSWERS_LOST
+    code = ExitCode.RESPONSES_LOST
 
 
 class Unavailable(Failure):
@@ -61,14 +69,14 @@ class Busy(Failure):
     code = ExitCode.TRY_LATER
 
 
-class ProtocolBroken(Failure):
-    """An answer that the server must not give."""
+class UnexpectedResponse(Failure):
+    """A response that neither Proctor nor a token endpoint sends."""
 
-    code = ExitCode.PROTOCOL
+    code = ExitCode.UNEXPECTED_RESPONSE
 
 
-class Refused(Failure):
-    """The credentials are not accepted."""
+class CredentialsRejected(Failure):
+    """The credentials, or the token that they gave, are not accepted."""
 
     code = ExitCode.CREDENTIALS
 
@@ -90,15 +98,15 @@ class Ending(NamedTuple):
 _INVITES_RETRY = {ExitCode.OK, ExitCode.UNAVAILABLE, ExitCode.TRY_LATER}
 
 
-def exit_code(ending: Ending, *, answers_lost: bool, fail_on_no_progress: bool) -> int:
+def exit_code(ending: Ending, *, responses_lost: bool, fail_on_no_progress: bool) -> int:
     """The exit code of a run.
 
-    Lost answers turn a code into 65 that would otherwise let a scheduler take the run for good or simply repeat it: the
-    repetition finds nothing left to do, and the loss would go unseen.
+    Lost responses turn a code into 65 that would otherwise let a scheduler take the run for good or simply repeat it:
+    the repetition finds nothing left to do, and the loss would stay hidden.
     """
     if ending.outcome is Outcome.INTERRUPTED:
-        return 128 + ending.signum
+        return ExitCode.RESPONSES_LOST if responses_lost else 128 + ending.signum
     code = ending.failure.code if ending.failure else ExitCode.OK
     if ending.outcome is Outcome.TIME_LIMIT or (ending.outcome is Outcome.NO_PROGRESS and fail_on_no_progress):
         code = ExitCode.TRY_LATER
-    return ExitCode.ANSWERS_LOST if answers_lost and code in _INVITES_RETRY else code
+    return ExitCode.RESPONSES_LOST if responses_lost and code in _INVITES_RETRY else code

@@ -1,64 +1,56 @@
-"""The loop: calls strictly one after the other until Proctor has no more, each answer written before the next call."""
+"""The loop: one call after the other until Proctor has no more, each response written before the next call."""
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections import OrderedDict
 
+from app.exceptions import CredentialsRejected, Failure, Outcome, TooManyLost, Transient, Unavailable
+from app.logs import log_event, timestamp
+from app.model import Batch, Exam, Moment, Window
+from app.output.csv_report import CsvReport
+from app.output.summary import Summary
+from app.proctor.endpoint import Endpoint, ResponseLost, TokenRejected
+from app.proctor.retries import retrying
 from app.proctor.tokens import Tokens
-from app.exceptions import Failure, Outcome, TooManyLost, Unavailable
-from app.logs import event, timestamp
-from app.proctor.endpoint import Batch, Exam, Lost, Proctor, TokenRejected, Window
-from app.output.csv_report import Report
-from app.proctor.retries import with_retries
 from app.settings import Settings
 from app.signals import Interrupted, Stop
-from app.output.summary import Summary
-from app.proctor.transport import Transient
 
-_PROGRESS_EVERY = 5.0
-_ODDITIES_WARNED_OF = 20
+_PROGRESS_EVERY = 5.0  # seconds
+_ANOMALIES_LOGGED = 20
+_EXAMS_REMEMBERED = 10_000
 
 
 def expire_all(
-    settings: Settings, tokens: Tokens, proctor: Proctor, *, report: Report, summary: Summary, stop: Stop
+    settings: Settings, tokens: Tokens, endpoint: Endpoint, *, report: CsvReport, summary: Summary, stop: Stop
 ) -> Outcome:
     """Call Proctor until nothing is left, or until it says "more" but brings nothing new.
 
     Raises:
-        Interrupted: a signal came; the rows of every answer received are written.
-        Failure: the run cannot go on; the rows of every answer received are written, to stderr where need be.
+        Interrupted: a signal was received; the rows of every response received are written.
+        Failure: the run cannot go on; the rows of every response received are written, to stderr where need be.
     """
-
-    def note_lost(window: Window) -> None:
-        report.answer_lost()
-        summary.lost.append(window)
-        _log_lost(window)
-
-    calls = _Calls(settings, tokens, proctor, stop, note_lost)
-    previous: set[Exam] = set()
-    warned: set[str] = set()
+    calls = _Calls(settings, tokens, endpoint, report=report, summary=summary, stop=stop)
+    recent = _RecentExams()
+    logged: set[str] = set()
     progress_at = time.monotonic() + _PROGRESS_EVERY
     while True:
         try:
-            batch = calls.make(f"Call {summary.calls + 1}", summary.count_retry)
+            batch = calls.make()
         except _TimeIsUp:
             return Outcome.TIME_LIMIT
-        summary.calls += 1
-        exams = list(_unreported(batch.exams, previous))
+        exams, any_new, repeated = recent.rows_of(batch)
         try:
             summary.add(exams)
             report.write(exams)
         except Exception:
             # The log with these rows may be full or gone, too, and the CSV itself with all its rows.
-            note_lost(Window.until_now(summary.started, "the CSV could not be written"))
+            calls.note_lost(summary.began, "the CSV could not be written", grace=0)
             raise
-        _warn_once(batch.oddities, warned)
+        _log_once(batch.anomalies | repeated, logged)
         if not batch.more:
             return Outcome.DRAINED
-        if previous.issuperset(batch.exams):
+        if not any_new:
             return Outcome.NO_PROGRESS
-        previous = set(batch.exams)
         if time.monotonic() >= progress_at:
             summary.log_progress()
             progress_at = time.monotonic() + _PROGRESS_EVERY
@@ -72,64 +64,122 @@ class _Calls:
     """Makes calls, each with a good token and as often as the settings allow, until MAX_RUNTIME has passed."""
 
     def __init__(
-        self, settings: Settings, tokens: Tokens, proctor: Proctor, stop: Stop, note_lost: Callable[[Window], None]
+        self,
+        settings: Settings,
+        tokens: Tokens,
+        endpoint: Endpoint,
+        *,
+        report: CsvReport,
+        summary: Summary,
+        stop: Stop,
     ) -> None:
         self._settings = settings
         self._tokens = tokens
-        self._proctor = proctor
+        self._endpoint = endpoint
+        self._report = report
+        self._summary = summary
         self._stop = stop
-        self._note_lost = note_lost
         self._lost = 0
-        self._deadline = time.monotonic() + (settings.max_runtime or float("inf"))
+        self._accepted: str | None = None  # the token that Proctor accepted last
+        self._deadline = summary.began.monotonic + (settings.max_runtime or float("inf"))
 
-    def make(self, what: str, on_retry: Callable[[], None]) -> Batch:
-        """Call until there is an answer; `what` names the call in the log."""
+    def make(self) -> Batch:
+        """Call until there is a response."""
+        what = f"Call {self._summary.calls + 1}"
+        attempt = retrying(self._settings, what, self._sleep, self._summary.count_retry)
         try:
-            return with_retries(self._attempt, what, self._settings, self._sleep, on_retry)
+            batch = attempt(self._attempt)
+        except TokenRejected as rejected:
+            raise self._token_failure(rejected) from None
         except Transient as reason:
             raise Unavailable(
-                f"Proctor was tried {self._settings.max_attempts} times in a row without success, at last: {reason}."
-                " Check that Proctor is up and reached from here."
+                f"Proctor was tried {self._settings.max_attempts} times in a row without success, the last time because"
+                f" {reason}. Check that Proctor is up and reachable from this host."
             ) from None
+        self._summary.calls += 1
+        return batch
+
+    def note_lost(self, began: Moment, reason: str, grace: float) -> None:
+        """Report the window of a call that began at `began` and failed just now."""
+        self._report.response_lost()
+        window = Window.of_call(began, Moment.now(), reason, grace=grace)
+        self._summary.lost.append(window)
+        start, end = timestamp(window.start), timestamp(window.end)
+        log_event(
+            logging.ERROR,
+            "response_lost",
+            f"The response to an expire request was lost: exams that Proctor changed from {start} to {end} may be"
+            f" missing from the CSV. Reason: {reason}.",
+            start=start,
+            end=end,
+            reason=reason,
+        )
 
     def _attempt(self) -> Batch:
+        """One call, or two where Proctor does not accept a token any longer that it accepted before."""
+        token = self._token()
         try:
-            return self._call()
-        except TokenRejected:
-            event(logging.INFO, "token_rejected", "Proctor answered 401; asking for a new token.")
+            return self._call(token)
+        except TokenRejected as rejected:
             self._tokens.discard()
-        return self._call()
+            if token != self._accepted:
+                raise
+            log_event(logging.INFO, "token_rejected", f"{rejected}; requesting a new one.")
+        return self._call(self._token())
 
-    def _call(self) -> Batch:
+    def _token(self) -> str:
+        self._check_time()
+        return self._tokens.get()
+
+    def _call(self, token: str) -> Batch:
         """One call, which a second signal ends."""
         self._check_time()
-        with self._stop.interruptible(after=1):
-            token = self._tokens.get()
-        self._check_time()
-        start = datetime.now(UTC)
+        began, grace = Moment.now(), self._settings.read_timeout
+        self._report.call_begins(began)
         try:
-            with self._stop.interruptible(after=2):
-                return self._proctor.expire(token)
+            batch = self._endpoint.expire(token)
         except Interrupted:
-            at_work = self._settings.read_timeout
-            self._note_lost(Window.until_now(start, "a second signal ended the call", at_work))
+            if self._endpoint.sent:
+                self.note_lost(began, "a second signal ended the call", grace)
             raise
-        except Lost as lost:
-            self._note_lost(lost.window)
+        except ResponseLost as lost:
+            self.note_lost(began, str(lost), grace)
             self._lost += 1
-            if self._lost <= self._settings.max_lost_responses:
-                raise
-            raise TooManyLost(
-                f"{self._lost} answers may be lost, more than MAX_LOST_RESPONSES={self._settings.max_lost_responses}"
-                f" allows; the last one because: {lost}. If every call ends like this from the first on, check"
-                " CLIENT_NAME and Proctor's own log."
-            ) from None
-        except (Failure, Transient):
+            if self._lost > self._settings.max_lost_responses:
+                raise self._too_many_lost() from None
+            raise
+        except (Transient, Failure):
+            self._report.nothing_changed()
             raise
         except Exception as error:
-            at_work = self._settings.read_timeout
-            self._note_lost(Window.until_now(start, f"a bug ended the call ({type(error).__name__})", at_work))
+            self.note_lost(began, f"a bug ended the call ({type(error).__name__})", grace)
             raise
+        self._accepted = token
+        return batch
+
+    def _too_many_lost(self) -> TooManyLost:
+        advice = ""
+        if not self._summary.calls:
+            advice = (
+                " Where every call ends like this, check CLIENT_NAME, and in the log of Proctor and its exam service"
+                " whether the database, RabbitMQ, the config or the student service failed: exams may have been changed"
+                " all the same."
+            )
+        return TooManyLost(
+            f"{self._lost} responses were lost, more than MAX_LOST_RESPONSES={self._settings.max_lost_responses}"
+            f" allows.{advice}"
+        )
+
+    def _token_failure(self, rejected: TokenRejected) -> Failure:
+        if self._accepted:
+            return Unavailable(
+                f"{rejected}, and new ones, too, though it accepted tokens earlier in this run. Check that Proctor can"
+                " reach its token info service."
+            )
+        return CredentialsRejected(
+            f"{rejected}, though it is new. Either AUTH_URL (with its realm) and the credentials are not the ones for"
+            " this Proctor, or Proctor cannot reach its token info service: check both."
+        )
 
     def _check_time(self) -> None:
         self._stop.check()
@@ -137,33 +187,45 @@ class _Calls:
             raise _TimeIsUp
 
     def _sleep(self, seconds: float) -> None:
-        self._stop.wait(max(min(seconds, self._deadline - time.monotonic()), 0))
+        self._stop.sleep(max(min(seconds, self._deadline - time.monotonic()), 0))
 
 
-def _log_lost(window: Window) -> None:
-    start, end = timestamp(window.start), timestamp(window.end)
-    event(
-        logging.ERROR,
-        "answer_lost",
-        f"An answer may be lost: exams that Proctor changed from {start} to {end} may be in no CSV. Reason:"
-        f" {window.reason}.",
-        start=start,
-        end=end,
-        reason=window.reason,
-    )
+class _RecentExams:
+    """The exams reported last: no exam gets a second row, also where Proctor reports one again."""
+
+    def __init__(self) -> None:
+        self._statuses: OrderedDict[str, str] = OrderedDict()  # by exam id, the oldest first
+
+    def rows_of(self, batch: Batch) -> tuple[list[Exam], bool, frozenset[str]]:
+        """The exams of a batch that get a row, whether any of them is new, and what is unexpected about the others.
+
+        Records without an exam id may be different exams, so each gets a row. One that is the same as an earlier one
+        does not count as new, or a run might never end.
+        """
+        rows: list[Exam] = []
+        new = False
+        anomalies: set[str] = set()
+        for exam in batch.exams:
+            key = exam.examId or "\n".join(exam)
+            if key not in self._statuses:
+                self._statuses[key] = exam.updatedExamStatus
+                rows.append(exam)
+                new = True
+            elif not exam.examId:
+                rows.append(exam)
+            elif self._statuses[key] != exam.updatedExamStatus:
+                anomalies.add(f"exam {exam.examId[:50]!r} again, with the status {exam.updatedExamStatus[:50]!r}")
+        while len(self._statuses) > max(_EXAMS_REMEMBERED, len(batch.exams)):
+            self._statuses.popitem(last=False)
+        return rows, new, frozenset(anomalies)
 
 
-def _unreported(exams: list[Exam], previous: set[Exam]) -> Iterator[Exam]:
-    """Each exam once, none that the previous answer had. Records without an examId may differ unseen: all of them."""
-    seen = set(previous)
-    for exam in exams:
-        if exam not in seen or not exam.examId:
-            seen.add(exam)
-            yield exam
-
-
-def _warn_once(oddities: list[str], warned: set[str]) -> None:
-    for oddity in sorted(set(oddities) - warned):
-        if len(warned) < _ODDITIES_WARNED_OF:
-            warned.add(oddity)
-            event(logging.WARNING, "odd_answer", f"Proctor sent {oddity}. Its rows are written; this is said once.")
+def _log_once(anomalies: frozenset[str], logged: set[str]) -> None:
+    for anomaly in sorted(anomalies - logged):
+        if len(logged) < _ANOMALIES_LOGGED:
+            logged.add(anomaly)
+            log_event(
+                logging.WARNING,
+                "unexpected_response",
+                f"Proctor sent {anomaly}. Its rows are written; this is logged once.",
+            )

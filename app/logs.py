@@ -1,11 +1,11 @@
-"""What happens, on stderr: one line an event, for people or as JSON. A stderr that fails never stops a run."""
+"""What happens, on stderr: one line per event, for people or as JSON. A stderr that fails never stops a run."""
 
 import json
 import logging
 from datetime import UTC, datetime
 from typing import Any
 
-from app.streams import printable, wait_writable, write_piece
+from app.streams import printable, wait_writable, write_chunk
 
 log = logging.getLogger("app")
 
@@ -13,7 +13,7 @@ _STDERR = 2
 _PATIENCE = 5.0
 
 
-def event(level: int, name: str, message: str, **fields: object) -> None:
+def log_event(level: int, name: str, message: str, **fields: object) -> None:
     """Log `message` for people; in JSON, `name` and `fields` stand beside it for machines."""
     log.log(level, message, extra={"event": name, "fields": fields})
 
@@ -32,8 +32,8 @@ def timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def moment(text: str) -> datetime:
-    """The time that `timestamp` told. Raises ValueError, TypeError or OverflowError for what tells none."""
+def parse_timestamp(text: str) -> datetime:
+    """The time in UTC that a text of `timestamp` stands for; raises ValueError, TypeError or OverflowError."""
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
@@ -82,7 +82,7 @@ class _StderrHandler(logging.Handler):
                 self._stalled = not wait_writable(_STDERR, 0 if self._stalled else _PATIENCE)
                 if self._stalled:
                     return
-                line = line[write_piece(_STDERR, line) :]
+                line = line[write_chunk(_STDERR, line) :]
         except OSError:
             pass
         finally:

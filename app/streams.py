@@ -1,7 +1,7 @@
 """Writes to a file descriptor without ever being stuck in the write itself.
 
 A write to a full pipe blocks until somebody reads, and a signal in the middle of it hides how much went out. So wait
-until the descriptor takes a piece, where waiting can be bounded or interrupted, and then hand over no more than that.
+until the descriptor takes a chunk, where waiting can be bounded or interrupted, and then hand over no more than that.
 """
 
 import os
@@ -9,7 +9,7 @@ import select
 import stat
 from contextlib import suppress
 
-_PIECE: int = getattr(select, "PIPE_BUF", 512)
+PIPE_CHUNK: int = getattr(select, "PIPE_BUF", 512)
 
 
 def is_regular(descriptor: int) -> bool:
@@ -18,20 +18,20 @@ def is_regular(descriptor: int) -> bool:
 
 
 def wait_writable(descriptor: int, seconds: float | None = None) -> bool:
-    """Wait until the descriptor takes a piece or the time is over; tell which. None waits for ever."""
+    """Wait until the descriptor takes a chunk or the time is over; tell which. None waits for ever."""
     try:
         return bool(select.select([], [descriptor], [], seconds)[1])
     except (OSError, ValueError):  # Windows can wait for sockets alone; elsewhere the write will tell what is wrong
         return True
 
 
-def write_piece(descriptor: int, data: bytes) -> int:
+def write_chunk(descriptor: int, data: bytes) -> int:
     """Write as much as can be written without blocking, once `wait_writable` said so; return how many bytes.
 
     Raises:
         OSError: it cannot be written: the disk is full, or the reader is gone.
     """
-    return os.write(descriptor, data if is_regular(descriptor) else data[:_PIECE])
+    return os.write(descriptor, data if is_regular(descriptor) else data[:PIPE_CHUNK])
 
 
 def printable(text: str) -> str:
@@ -39,7 +39,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """Print on stdout, come what may: it may be piped into `head`, or into a terminal that knows no UTF-8."""
     with suppress(OSError):
         os.write(1, (printable(line) + os.linesep).encode("utf-8", "backslashreplace"))

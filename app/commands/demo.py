@@ -6,7 +6,7 @@ from pathlib import Path
 
 from app import logs, settings
 from app.commands.run import run
-from app.logs import event
+from app.logs import log_event
 from app.signals import Stop
 from app.simulator import Simulator, World
 
@@ -22,7 +22,7 @@ def demo(exams: int, faults: bool, stop: Stop) -> int:
         )
         logs.configure(configuration.values["LOG_LEVEL"], configuration.values["LOG_FORMAT"])
         os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"
-        event(
+        log_event(
             logging.WARNING,
             "demo",
             f"This is a demonstration: the {exams:,} exams are made up, and the Proctor is one of this program's own,"

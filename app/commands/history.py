@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from app.exceptions import ExitCode
-from app.logs import moment
-from app.streams import say
-from app.output.volume import name_in_files
+from app.logs import parse_timestamp
+from app.output.files import name_in_files
+from app.streams import print_line
 
 _COLUMNS = "{:<16}  {:<{}}  {:<11} {:>4} {:>8} {:>9} {:>7} {:>6} {:>4} {:>8}  {}"
 _BAR = 30
@@ -39,24 +39,26 @@ def history(directory: Path, max_age: timedelta | None) -> int:
     """Print the table; return 0 if each client's last run ended well, and no longer than `max_age` ago, else 1."""
     nights = sorted(_nights(directory), key=lambda night: night.started)
     if not nights:
-        say(f"No run has left its summary in {directory}.")
-        return ExitCode.BAD_NIGHT
+        print_line(f"No run has left its summary in {directory}.")
+        return ExitCode.LAST_RUN_FAILED
     width = max(len(night.client_name) for night in nights)
     most = max(night.exams for night in nights) or 1
     titles = ("outcome", "code", "expired", "completed", "unknown", "calls", "lost", "time", "exams")
-    say(_COLUMNS.format("started (UTC)", "client", max(width, 6), *titles))
+    print_line(_COLUMNS.format("started (UTC)", "client", max(width, 6), *titles))
     for night in nights:
         bar = "#" * -(-night.exams * _BAR // most)
-        say(_COLUMNS.format(*_cells(night, max(width, 6)), bar).rstrip())
+        print_line(_COLUMNS.format(*_cells(night, max(width, 6)), bar).rstrip())
     for window in dict.fromkeys(window for night in nights for window in night.lost):
-        say(f"Exams may be in no CSV that Proctor changed from {window}.")
+        print_line(f"Exams may be in no CSV that Proctor changed from {window}.")
     for partial in directory.glob("expired_exams_*.csv.partial"):
-        say(f"{partial.name} is of a run that is under way, or was killed: then the next run tells what may be lost.")
+        print_line(
+            f"{partial.name} is of a run that is under way, or was killed: then the next run tells what may be lost."
+        )
     newest = {name_in_files(night.client_name): night for night in nights}  # as a killed run's summary has it
     problems = [problem for night in newest.values() if (problem := _problem(night, max_age))]
     for problem in problems:
-        say(problem)
-    return ExitCode.BAD_NIGHT if problems else ExitCode.OK
+        print_line(problem)
+    return ExitCode.LAST_RUN_FAILED if problems else ExitCode.OK
 
 
 def _nights(directory: Path) -> Iterator[Night]:
@@ -64,15 +66,15 @@ def _nights(directory: Path) -> Iterator[Night]:
         try:
             yield _night(json.loads(path.read_bytes()))
         except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-            say(f"{path.name} is left out, as it is no summary that can be read ({type(error).__name__}).")
+            print_line(f"{path.name} is left out, as it is no summary that can be read ({type(error).__name__}).")
 
 
 def _night(summary: dict[str, Any]) -> Night:
     ended, code, calls, exams = summary["ended"], summary["exit_code"], summary["calls"], summary["exams"]
     return Night(
         client_name=str(summary["client_name"]),
-        started=moment(summary["started"]),
-        ended=moment(ended) if ended else None,
+        started=parse_timestamp(summary["started"]),
+        ended=parse_timestamp(ended) if ended else None,
         outcome=str(summary["outcome"]),
         exit_code=None if code is None else int(code),
         message=str(summary["message"]),
@@ -85,7 +87,7 @@ def _night(summary: dict[str, Any]) -> Night:
 
 
 def _window(start: str, end: str, reason: str) -> str:
-    return f"{moment(start):%Y-%m-%d %H:%M:%S.%f} to {moment(end):%Y-%m-%d %H:%M:%S.%f} ({reason})"
+    return f"{parse_timestamp(start):%Y-%m-%d %H:%M:%S.%f} to {parse_timestamp(end):%Y-%m-%d %H:%M:%S.%f} ({reason})"
 
 
 def _cells(night: Night, width: int) -> tuple[object, ...]:

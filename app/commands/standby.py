@@ -1,6 +1,6 @@
 """The idle process of a container in which a scheduler starts runs, as docker compose with ofelia does.
 
-It is PID 1 there, and what a container's stop reaches. It hands the signal on to the runs in its container and waits
+It is PID 1 there, and what receives the signal of a container's stop. It passes the signal on to the runs in its container and waits
 for them: everything in a container is killed as soon as its PID 1 ends. Linux only.
 """
 
@@ -14,10 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from app.exceptions import Misconfigured
-from app.logs import event
+from app.logs import log_event
+from app.output.volume import verify_writable
 from app.settings import Settings
-from app.signals import Interrupted, Stop
-from app.output.volume import prove_writable
+from app.signals import SECOND, Interrupted, Stop
 
 if sys.platform != "linux":
     raise Misconfigured("standby waits in a Linux container; here, run the job itself from a scheduler.")
@@ -28,20 +28,20 @@ _A_DAY = 86_400
 def standby(settings: Settings, stop: Stop) -> int:
     """Wait for a signal, then for the end of every run in this container; return the exit code."""
     if settings.output_dir:
-        prove_writable(settings.output_dir)
+        verify_writable(settings.output_dir)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # PID 1 inherits orphans; ignored, they are no zombies when they end
-    event(logging.INFO, "standby", "The settings are in order. Waiting for the scheduler to start runs here.")
+    log_event(logging.INFO, "standby", "The settings are in order. Waiting for the scheduler to start runs here.")
     with suppress(Interrupted):
         while True:
-            stop.wait(_A_DAY)
+            stop.sleep(_A_DAY)
     while runs := list(_runs()):
-        event(logging.INFO, "standby", f"Handing the signal on to {len(runs)} runs and waiting for their end.")
+        log_event(logging.INFO, "standby", f"Passing the signal on to {len(runs)} runs and waiting for them to end.")
         for pid in runs:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, stop.signum or signal.SIGTERM)
         for pid in runs:
             _wait_for_end(pid, stop)
-    event(logging.INFO, "standby", "No run is under way. Ended.")
+    log_event(logging.INFO, "standby", "No run is under way. Ended.")
     return 0
 
 
@@ -55,13 +55,12 @@ def _runs() -> Iterator[int]:
 
 
 def _wait_for_end(pid: int, stop: Stop) -> None:
-    """Wait for a process that is not a child; a second signal is handed on, too."""
+    """Wait for a process that is not a child; a second signal is passed on, too."""
     with suppress(ProcessLookupError, PermissionError):
         descriptor = os.pidfd_open(pid)
         try:
             try:
-                with stop.interruptible(after=2), stop.waiting():
-                    select.select([descriptor], [], [])
+                stop.wait_readable(descriptor, float("inf"), SECOND)
             except Interrupted:
                 os.kill(pid, stop.signum or signal.SIGTERM)
                 select.select([descriptor], [], [])

@@ -1,105 +1,148 @@
-"""CSV on a file descriptor: proven writable before anything is expired, durable before the next call."""
+"""CSV on a file descriptor: verified as writable before anything is expired, durable before the next call."""
 
 import csv
 import errno
+import io
+import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
-from types import SimpleNamespace
 from typing import Any
 
 from app.exceptions import OutputFailed
-from app.logs import event
-from app.proctor.endpoint import Exam
-from app.signals import Interrupted, Stop
-from app.streams import is_regular, wait_writable, write_piece
+from app.logs import log_event
+from app.model import Exam, Moment
+from app.signals import SECOND, Interrupted, Stop
+from app.streams import PIPE_CHUNK, is_regular
 
 
-class Report:
+class CsvReport:
     """CSV on a file descriptor, the header first. RFC 4180, UTF-8, CRLF."""
 
     def __init__(self, descriptor: int, place: str, stop: Stop) -> None:
-        """Writes the header; raises OutputFailed where that is not possible."""
         self._descriptor = descriptor
         self.place = place
         self._stop = stop
-        try:
-            self._durable = is_regular(descriptor)
-            self._named = os.fstat(descriptor).st_nlink > 0
-            _, problem = self._append(HEADER)
-            if problem:
-                raise problem
-        except OSError as error:
-            raise self._failure(error, "Nothing was expired.") from None
+        self._durable = False
+        self._named = False
 
-    def write(self, exams: Iterable[Exam]) -> None:
-        """Write a row an exam; return when they are on disk, or handed over to the reader of a pipe.
+    def open(self) -> None:
+        """Write the header.
 
         Raises:
-            OutputFailed: rows are missing in the CSV; they were sent to the log instead.
+            OutputFailed: it cannot be written; nothing may be expired.
         """
-        lines = lines_of(exams)
-        kept, problem = self._append(b"".join(lines))
+        try:
+            self._durable = is_regular(self._descriptor)
+            self._named = os.fstat(self._descriptor).st_nlink > 0
+            _, problem = self._append(csv_bytes([Exam._fields]))
+            if problem:
+                raise problem
+        except (OSError, Interrupted) as error:
+            raise self._failure(error, "Nothing was expired.") from None
+
+    def call_begins(self, began: Moment) -> None:
+        """Take note that an expire request is about to be sent."""
+
+    def nothing_changed(self) -> None:
+        """Take note that the call has ended and certainly changed no exam."""
+
+    def response_lost(self) -> None:
+        """Take note that the call has ended and may have changed exams that are in no CSV."""
+
+    def write(self, exams: Sequence[Exam]) -> None:
+        """Write one row per exam; return when they are on disk, or handed over to the reader of a pipe.
+
+        Raises:
+            OutputFailed: rows are missing from the CSV; they were sent to the log instead.
+        """
+        if not exams:
+            return
+        kept, problem = self._append(csv_bytes(exams))
         if not problem:
             return
-        missing = 0
-        for end, line in zip(accumulate(map(len, lines)), lines, strict=True):
-            if end > kept:
-                missing += 1
-                row = line.decode().removesuffix("\r\n")
-                event(logging.ERROR, "unwritten_row", f"UNWRITTEN ROW {row}", row=row)
+        rows = [csv_bytes([exam]) for exam in exams]
+        missing = [row for end, row in zip(accumulate(map(len, rows)), rows, strict=True) if end > kept]
+        for row in missing:
+            _log_unwritten(row)
         raise self._failure(
             problem,
-            f"No further call is made. Rows that are missing in it: {missing}. They stand in this log, marked UNWRITTEN"
-            " ROW: add them to the CSV, no later run reports these exams.",
+            f"No further call is made. Rows that are missing from it: {len(missing)}. They are in this log, marked"
+            " UNWRITTEN ROW: add them to the CSV, no later run reports these exams.",
         )
 
-    def answer_lost(self) -> None:
-        """Take note that an answer may be lost."""
+    def close(self) -> None:
+        """End the CSV; raises OutputFailed where the system reports only now that it could not be written."""
 
-    def finish(self, summary: dict[str, Any]) -> None:
-        """Bring the output into its final form; raises OutputFailed where that is not possible."""
+    def save(self, summary: dict[str, Any]) -> None:
+        """Keep the summary with the CSV; raises OutputFailed where that is not possible."""
+
+    def publish(self) -> None:
+        """Mark the run as ended, as its very last act; raises OutputFailed where that is not possible."""
 
     def _append(self, data: bytes) -> tuple[int, OSError | Interrupted | None]:
         """Write and make durable. Returns how many bytes are there for good, and what went wrong."""
-        done = 0
+        remaining = memoryview(data)
         try:
-            while done < len(data):
-                if not wait_writable(self._descriptor, 0):  # only a reader that takes nothing may be given up
-                    with self._stop.interruptible(after=2), self._stop.waiting():
-                        wait_writable(self._descriptor)
-                done += write_piece(self._descriptor, data[done:])
+            while remaining:
+                remaining = remaining[self._write(remaining) :]
             if self._durable:
                 os.fsync(self._descriptor)
                 if self._named and not os.fstat(self._descriptor).st_nlink:
                     raise FileNotFoundError(errno.ENOENT, "the file was removed, with all the rows in it")
         except (OSError, Interrupted) as error:
-            return done - self._take_back(done), error
-        return done, None
+            written = len(data) - len(remaining)
+            if not self._durable:
+                return written, error
+            # What is not on disk counts as not written, whether or not the file system gives it back.
+            self._take_back(written)
+            return 0, error
+        return len(data), None
 
-    def _take_back(self, done: int) -> int:
-        """Remove the bytes written last, so that no row is torn or stands in two places; return how many it were."""
-        if not self._durable or not done:
-            return 0
+    def _write(self, data: memoryview) -> int:
+        if self._durable:
+            return os.write(self._descriptor, data)
+        self._stop.wait_writable(self._descriptor, SECOND)  # only a reader that takes nothing may be abandoned
+        return os.write(self._descriptor, data[:PIPE_CHUNK])
+
+    def _take_back(self, written: int) -> None:
+        """Remove the bytes written last, so that no row is truncated or stands in two places."""
+        if not written:
+            return
         try:
             # Not from where the write began: the position in a file that is appended to is only right after a write.
-            start = os.lseek(self._descriptor, -done, os.SEEK_CUR)
+            start = os.lseek(self._descriptor, -written, os.SEEK_CUR)
             os.ftruncate(self._descriptor, start)
-        except OSError:
-            return 0
-        return done
+        except OSError as error:
+            log_event(
+                logging.WARNING,
+                "not_taken_back",
+                f"Rows that are marked UNWRITTEN ROW may also be in {self.place}, and its last row may be truncated:"
+                f" they cannot be removed there ({error.strerror}).",
+            )
 
     def _failure(self, error: OSError | Interrupted, consequence: str) -> OutputFailed:
-        what = error.strerror if isinstance(error, OSError) else "a second signal came while nobody read it"
-        return OutputFailed(f"The CSV cannot be written to {self.place}: {what}. {consequence}")
+        what = error.strerror if isinstance(error, OSError) else "a second signal was received while nobody read it"
+        advice = " Free disk space." if isinstance(error, OSError) and error.errno in _FULL else ""
+        return OutputFailed(f"The CSV cannot be written to {self.place}: {what}. {consequence}{advice}")
 
 
-def lines_of(rows: Iterable[Iterable[str]]) -> list[bytes]:
-    """Rows of a CSV as RFC 4180 has them, in UTF-8. What UTF-8 cannot hold is written as an escape."""
-    lines: list[str] = []
-    csv.writer(SimpleNamespace(write=lines.append)).writerows(rows)
-    return [line.encode("utf-8", "backslashreplace") for line in lines]
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
-HEADER = lines_of([Exam._fields])[0]
+def csv_bytes(rows: Iterable[Sequence[str]]) -> bytes:
+    """Rows as RFC 4180 has them, in UTF-8. What UTF-8 cannot hold is written as an escape."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue().encode("utf-8", "backslashreplace")
+
+
+HEADER = csv_bytes([Exam._fields])
+
+
+def _log_unwritten(row: bytes) -> None:
+    """Log a row that is in no CSV: as it is where it fits in a line of a log, else as a string in JSON."""
+    text = row.decode().removesuffix("\r\n")
+    shown = text if text.isprintable() else f"AS JSON {json.dumps(text)}"
+    log_event(logging.ERROR, "unwritten_row", f"UNWRITTEN ROW {shown}", row=text)

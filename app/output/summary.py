@@ -1,7 +1,6 @@
-"""What happened in a run: a line for the operator, an object for machines."""
+"""What happened in a run: one line for the operator, one object for machines."""
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -9,25 +8,25 @@ from typing import Any
 
 from app import __version__
 from app.exceptions import Ending, ExitCode, Outcome, OutputFailed
-from app.logs import event, timestamp
-from app.proctor.endpoint import Exam, Window
+from app.logs import log_event, timestamp
+from app.model import Exam, Moment, Window
 
 _STATUSES = ("expired", "completed")
 
 _MEANING = {
     Outcome.DRAINED: "Proctor has no more.",
     Outcome.NO_PROGRESS: (
-        "Proctor says that there is more, but changes nothing: the oldest started exams, as many as its"
-        " expireExamLimit, are not due yet. In a testing season this is the normal end of a run. Due exams behind them"
-        " are reached only when expireExamLimit of the exam service is raised."
+        "Proctor reports that there is more, but changes nothing: the oldest started exams, as many as its"
+        " expireExamLimit, are not due yet. In a testing season this is the normal end of a run. Due exams after them"
+        " can only be reached when expireExamLimit of the exam service is raised."
     ),
-    Outcome.TIME_LIMIT: "MAX_RUNTIME has passed; the next run goes on from here.",
-    Outcome.INTERRUPTED: "A signal ended the run; the next run goes on from here.",
+    Outcome.TIME_LIMIT: "MAX_RUNTIME has passed; the next run continues from here.",
+    Outcome.INTERRUPTED: "A signal ended the run; the next run continues from here.",
 }
 
 
 def status_of(cell: str) -> str:
-    """What an exam is counted as. Older deployments of Proctor do not tell the status."""
+    """What an exam is counted as. Older deployments of Proctor do not report the status."""
     return cell if cell in _STATUSES else "unknown"
 
 
@@ -38,10 +37,10 @@ def _plural(number: int, one: str, many: str | None = None) -> str:
 class Summary:
     """The tally of a run, kept while it goes on and closed by `end`."""
 
-    def __init__(self, client_name: str, proctor_url: str | None) -> None:
+    def __init__(self, client_name: str, proctor_url: str | None, began: Moment | None = None) -> None:
         self.client_name = client_name
         self.proctor_url = proctor_url
-        self.started = datetime.now(UTC)
+        self.began = began or Moment.now()
         self.ended: datetime | None = None
         self.calls = 0
         self.retries = 0
@@ -50,7 +49,6 @@ class Summary:
         self.outcome = Outcome.FAILED
         self.exit_code: int | None = None
         self.message = ""
-        self._clock = time.monotonic()
 
     def add(self, exams: Iterable[Exam]) -> None:
         """Count exams that Proctor reported."""
@@ -61,8 +59,8 @@ class Summary:
 
     def log_progress(self) -> None:
         """Say how far the run is."""
-        total, seconds = self.exams.total(), time.monotonic() - self._clock
-        event(
+        total, seconds = self.exams.total(), Moment.now().seconds_since(self.began)
+        log_event(
             logging.INFO,
             "progress",
             f"{_plural(total, 'exam')} in {_plural(self.calls, 'call')} so far, {total / seconds:,.0f} a second.",
@@ -87,7 +85,7 @@ class Summary:
         if self.lost:
             parts.append(
                 "Exams may have been expired that are in no CSV, and no later run reports them: find them as the README"
-                " says under 'When answers are lost'."
+                " says under 'When responses are lost'."
             )
         return " ".join(parts)
 
@@ -95,7 +93,7 @@ class Summary:
         """The last line of a run, to be read at a glance."""
         fine = self.exit_code == ExitCode.OK
         level = logging.ERROR if not fine else logging.INFO if self.outcome is Outcome.DRAINED else logging.WARNING
-        event(
+        log_event(
             level,
             "end",
             f"{'Done' if fine else f'Ended with exit code {self.exit_code}'}: {self._counted()}. {self.message}",
@@ -106,12 +104,12 @@ class Summary:
         by_status = ", ".join(f"{count:,} {status}" for status, count in sorted(self.exams.items()))
         parts = [
             _plural(self.exams.total(), "exam") + (f" ({by_status})" if by_status else ""),
-            _plural(self.calls, "answered call"),
+            _plural(self.calls, "call"),
             _plural(self.retries, "retry", "retries"),
-            f"{time.monotonic() - self._clock:.1f} s",
+            f"{Moment.now().seconds_since(self.began):.1f} s",
         ]
         if self.lost:
-            parts.append(_plural(len(self.lost), "ANSWER MAY BE LOST", "ANSWERS MAY BE LOST"))
+            parts.append(_plural(len(self.lost), "RESPONSE LOST", "RESPONSES LOST"))
         return ", ".join(parts)
 
     def as_object(self) -> dict[str, Any]:
@@ -120,7 +118,7 @@ class Summary:
             "version": __version__,
             "client_name": self.client_name,
             "proctor_url": self.proctor_url,
-            "started": timestamp(self.started),
+            "started": timestamp(self.began.wall),
             "ended": timestamp(self.ended) if self.ended else None,
             "outcome": self.outcome,
             "exit_code": self.exit_code,

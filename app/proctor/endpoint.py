@@ -1,212 +1,179 @@
 """One expire call, and how it can end.
 
-Proctor's answer is the only report of the exams that it changed, so a call ends in one of three ways: with a `Batch`;
-with a failure or a `Transient` after which no exam can have been expired unseen; or with `Lost`, where that is open.
+Proctor's response is the only report of the exams that it changed, so a call ends in one of three ways: with a `Batch`;
+with a `Failure` or a `Transient` after which no exam can have been expired unseen; or with `ResponseLost`, where one
+may have been.
 """
 
-import json
 import logging
-import time
-from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, Self
+import re
 
-from app.exceptions import Failure, Misconfigured, ProtocolBroken, Refused
-from app.logs import event
+import requests
+
+from app.exceptions import CredentialsRejected, Failure, Misconfigured, Transient, UnexpectedResponse
+from app.logs import log_event
+from app.model import Batch
+from app.proctor.batch import parse_batch
+from app.proctor.response import Response
+from app.proctor.transport import IncompleteResponse, Transport
 from app.settings import Settings
-from app.proctor.transport import Answer, NoAnswer, Transient, Transport
+from app.signals import FIRST
+
+# A rejection is sent at once. From here on, or from a tenth of READ_TIMEOUT on, it may as well be a gateway's word for
+# a call that it had passed on: Varnish gives up after a minute, haproxy refuses after some 3 seconds.
+_LATE = 10.0  # seconds
+_LATE_PART = 0.1
+
+# What Envoy says of a call that it had not passed on. Any other "reset reason" came after that.
+_ENVOY_NOT_PASSED_ON = re.compile(rb"reset reason: *(remote connection failure|local connection failure|overflow)")
+_PASSED_ON = re.compile(rb"reset reason:|connection termination|Guru Meditation|Varnish", re.IGNORECASE)
 
 
-class Exam(NamedTuple):
-    """One exam as the CSV shows it, each cell as text. The field names are Proctor's, so are the CSV's."""
-
-    assessmentKey: str  # noqa: N815
-    assessmentId: str  # noqa: N815
-    examId: str  # noqa: N815
-    studentId: str  # noqa: N815
-    updatedExamStatus: str  # noqa: N815
+class ResponseLost(Transient):
+    """The call may have expired exams, and there is no response to say which."""
 
 
-class Batch(NamedTuple):
-    """What one call changed."""
-
-    exams: list[Exam]
-    more: bool
-    oddities: list[str]
+class TokenRejected(Transient):
+    """Proctor did not accept the token; nothing was expired."""
 
 
-class Window(NamedTuple):
-    """The time of a call whose answer may be lost: exams that Proctor changed in it may be in no CSV."""
-
-    start: datetime
-    end: datetime
-    reason: str
-
-    @classmethod
-    def until_now(cls, start: datetime, reason: str, at_work: float = 0) -> Self:
-        """The window of a call that ended just now, for us. Proctor may go on with it for `at_work` seconds."""
-        cut_off = timedelta(milliseconds=1)  # where the end is told in milliseconds
-        return cls(start, datetime.now(UTC) + timedelta(seconds=at_work) + cut_off, reason)
-
-
-class Lost(Transient):
-    """The call may have expired exams, and its answer is not there to tell which."""
-
-    def __init__(self, window: Window, wait: float = 0) -> None:
-        super().__init__(window.reason, wait)
-        self.window = window
-
-
-class TokenRejected(Refused):
-    """Proctor answered 401: the token is not, or no longer, valid."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(
-            f"{url} answered 401 to a token that is new. Check that AUTH_URL (with its realm) and the credentials are"
-            " the ones for this Proctor."
-        )
-
-
-class Proctor:
-    """The exam expiry service of one Proctor."""
+class Endpoint:
+    """The expire endpoint of one Proctor."""
 
     def __init__(self, settings: Settings, transport: Transport) -> None:
-        self._url = settings.expire_url
-        self._at_work = settings.read_timeout
+        self.url = settings.expire_url
+        self._read_timeout = settings.read_timeout
+        self._late = min(_LATE, settings.read_timeout * _LATE_PART)
         self._transport = transport
+        self._prepared: tuple[str, requests.PreparedRequest] | None = None
+        self._worked = False
+
+    @property
+    def sent(self) -> bool:
+        """Whether Proctor can have seen the last call, also where a signal ended it."""
+        return self._transport.sent
 
     def expire(self, token: str) -> Batch:
         """Have Proctor expire the next overdue exams, up to its limit (100 by default).
 
         Raises:
-            Lost: exams may have been expired whose report did not arrive.
-            Transient: Proctor was not reached or turned the call away; nothing was expired.
-            TokenRejected: 401; nothing was expired. Its text is for a token that is new.
-            Failure: another try would end the same way; nothing was expired.
+            ResponseLost: exams may have been expired whose report was not received.
+            TokenRejected: a new token may cure it; nothing was expired.
+            Transient: Proctor could not be reached or rejected the call; nothing was expired.
+            Failure: another attempt would end the same way; nothing was expired.
+            Interrupted: a second signal ended the call; `sent` says whether exams may have been expired.
         """
-        start, began = datetime.now(UTC), time.monotonic()
         try:
-            answer = self._transport.request(
-                "POST", self._url, data=b'""', headers={"Content-Type": "application/json", **_bearer(token)}
-            )
-        except NoAnswer as error:
+            response = self._transport.send(self._request(token), secrets=(token,))
+        except IncompleteResponse as error:
             # Proctor may still be at work on the call: leave it as much time as the settings allow.
-            raise Lost(Window.until_now(start, str(error), self._at_work), wait=float("inf")) from None
-        event(logging.DEBUG, "call", f"Proctor answered {answer} after {time.monotonic() - began:.3f} s.")
-        if answer.status == 200 and (batch := _batch(answer.body)):
-            return batch
-        if answer.status == 401:
-            raise TokenRejected(self._url)
-        if answer.status in (429, 503):
-            raise Transient(f"Proctor turned the call away: {answer}", answer.retry_after)
-        if failure := _wrong(answer, self._url):
+            raise ResponseLost(str(error), wait=self._read_timeout) from None
+        log_event(logging.DEBUG, "call", f"Proctor responded {response} after {response.seconds:.3f} s.")
+        if response.status == 200 and (batch := parse_batch(response.body)):
+            self._worked = True
+            return batch._replace(anomalies=frozenset(map(response.quote, batch.anomalies)) - {""})
+        if _rejects_token(response):
+            raise TokenRejected(f"{self.url} rejected the token with {response.status}")
+        late = response.seconds >= self._late
+        if response.status in (429, 503) and not late and not _was_passed_on(response):
+            raise Transient(f"Proctor rejected the call: {response}", response.retry_after)
+        # What comes late from a URL that worked before is a gateway's word for a call that took too long.
+        if not (late and self._worked) and (failure := _failure(response, self.url)):
             raise failure
-        reason = f"Proctor answered {answer}" + (", which is not its list of exams" if answer.status == 200 else "")
-        if answer.status not in (200, 500):  # not Proctor's own: a gateway, which knows no more than that
-            raise Lost(Window.until_now(start, reason, self._at_work), wait=float("inf"))
-        raise Lost(Window.until_now(start, reason))
+        what = ", which is not its list of exams" if response.status == 200 else ""
+        raise ResponseLost(f"Proctor responded {response}{what}", wait=self._read_timeout)
 
-    def probe(self, token: str) -> None:
-        """Prove URL and token without expiring anything: Proctor maps POST alone, so a GET that is let in gets 405.
+    def verify(self, token: str) -> None:
+        """Verify URL and token without expiring anything: OPTIONS names POST as allowed where the token is good.
+
+        An older Proctor may respond to it, or to GET, with 405 and `Allow: POST`.
 
         Raises:
             Transient, TokenRejected, Failure: as for `expire`.
         """
-        answer = self._transport.request("GET", self._url, headers=_bearer(token))
-        if answer.status == 405 and "POST" in answer.headers.get("Allow", ""):
+        options = self._ask("OPTIONS", token)
+        if _allows_post(options) or _allows_post(self._ask("GET", token)):
             return
-        if answer.status == 401:
-            raise TokenRejected(self._url)
-        if answer.status == 429 or answer.status >= 500:
-            raise Transient(f"Proctor answered {answer}", answer.retry_after)
-        raise _wrong(answer, self._url) or Misconfigured(
-            f"{self._url} is not Proctor's expire endpoint: a GET got {answer} instead of 405. Check PROCTOR_URL."
+        if options.status == 429 or options.status >= 500:
+            raise Transient(f"Proctor responded {options}", options.retry_after)
+        raise _failure(options, self.url) or Misconfigured(
+            f"{self.url} is not Proctor's expire endpoint: OPTIONS got {options}, which does not allow POST. Check"
+            " PROCTOR_URL."
         )
 
+    def _request(self, token: str) -> requests.PreparedRequest:
+        if self._prepared is None or self._prepared[0] != token:
+            headers = {"Content-Type": "application/json", **_headers(token)}
+            self._prepared = token, self._transport.prepare("POST", self.url, data=b'""', headers=headers)
+        return self._prepared[1]
 
-def _bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}
+    def _ask(self, method: str, token: str) -> Response:
+        request = self._transport.prepare(method, self.url, headers=_headers(token))
+        response = self._transport.send(request, secrets=(token,), ended_by=FIRST)
+        if _rejects_token(response):
+            raise TokenRejected(f"{self.url} rejected the token with {response.status}")
+        return response
 
 
-def _wrong(answer: Answer, url: str) -> Failure | None:
-    """The failure behind an answer that comes before any exam is touched; None for every other one."""
-    status = answer.status
-    if 300 <= status < 400:
-        target = answer.headers.get("Location", "nowhere").partition("?")[0]
+def _headers(token: str) -> dict[str, str]:
+    return {"Accept": "application/json", "Authorization": f"Bearer {token}"}
+
+
+def _allows_post(response: Response) -> bool:
+    return response.status in (200, 204, 405) and "POST" in response.header("Allow")
+
+
+def _rejects_token(response: Response) -> bool:
+    """Whether this is Proctor's 401, or its 400 for a token that it has accepted before and that has expired since."""
+    challenge = response.header("WWW-Authenticate").lower()
+    if response.status == 401:
+        return not challenge.startswith("basic")
+    return response.status == 400 and (challenge.startswith("bearer") or b"invalid_grant" in response.body)
+
+
+def _was_passed_on(response: Response) -> bool:
+    """Whether a 503 or 429 bears the mark of a gateway that had passed the call on to Proctor before."""
+    if "X-Varnish" in response.headers or "varnish" in response.header("Via").lower():
+        return True
+    return bool(_PASSED_ON.search(response.body)) and not _ENVOY_NOT_PASSED_ON.search(response.body)
+
+
+def _failure(response: Response, url: str) -> Failure | None:
+    """The failure behind a response that is sent before any exam is touched; None for every other one."""
+    status = response.status
+    if status == 200 and b"SAMLRequest" in response.body:
+        return _sign_in(url, "responded with a page to sign in")
+    if 300 <= status < 400 and (target := response.header("Location").partition("?")[0]):
+        shown = response.quote(target) or "elsewhere"
         if target.endswith(url.rpartition("/")[2]):
-            return Misconfigured(f"{url} has moved to {target}. Set PROCTOR_URL to where it is now.")
-        return Refused(
-            f"Proctor did not take the token and redirected {url} to {target}, to sign in. Check that PROCTOR_URL and"
-            " AUTH_URL belong together, and that nothing in between removes the Authorization header."
-        )
-    if status == 200 and b"SAMLRequest" in answer.body:
-        return Refused(
-            f"Proctor did not take the token and answered {url} with a page to sign in. Check that PROCTOR_URL and"
-            " AUTH_URL belong together, and that nothing in between removes the Authorization header."
+            return Misconfigured(f"{url} has moved to {shown}. Set PROCTOR_URL to where it is now.")
+        return _sign_in(url, f"redirected to {shown}, to sign in")
+    if status == 401:
+        return CredentialsRejected(
+            f"{url} responded {response} and asks for a Basic login: that is a gateway's, not Proctor's. Have it let"
+            " this request pass, or use an address of Proctor without it."
         )
     if status == 403:
-        return Refused(f"{url} answered {answer}: the token is valid, but its user may not expire exams.")
+        if response.header("WWW-Authenticate").lower().startswith("bearer") or b"access_denied" in response.body:
+            return CredentialsRejected(
+                f"{url} responded {response}: the token is valid, but was issued for another service. Check"
+                " AUTH_CLIENT_ID and the realm in AUTH_URL."
+            )
+        return CredentialsRejected(
+            f"{url} responded {response}: that is a gateway's, not Proctor's. Have it let this request pass."
+        )
     if status in (404, 405):
-        return Misconfigured(f"There is no expire endpoint at {url}: it answered {answer}. Check PROCTOR_URL.")
-    if 400 <= status < 500 and status != 408:  # gateways say 408 for an answer that takes too long
-        return ProtocolBroken(f"{url} answered {answer}, which Proctor does not. Check what stands in front of it.")
+        return Misconfigured(f"There is no expire endpoint at {url}: it responded {response}. Check PROCTOR_URL.")
+    if 300 <= status < 500 and status != 408:  # gateways say 408 for a response that takes too long
+        return UnexpectedResponse(
+            f"{url} responded {response}, which Proctor does not. Check PROCTOR_URL, CLIENT_NAME, and the proxies and"
+            " gateways in between."
+        )
     return None
 
 
-class _Number(str):
-    """A JSON number as it was sent: no digit of an id gets lost."""
-
-
-_KINDS = (str, str, str, _Number, str)  # of an exam's fields
-_DECODER = json.JSONDecoder(parse_int=_Number, parse_float=_Number, parse_constant=_Number)
-
-
-def _batch(body: bytes) -> Batch | None:
-    """The batch in an answer's body, or None where it is not the JSON that Proctor sends."""
-    oddities: list[str] = []
-    try:
-        try:
-            text = body.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            text = body.decode("utf-8", "replace")
-            oddities.append("an answer that is not UTF-8")
-        content = _DECODER.decode(text)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(content, dict) or not isinstance(content.get("expiredExams"), list):
-        return None
-    exams = [_exam(record, oddities) for record in content["expiredExams"]]
-    more = content.get("additionalExamsToExpire")
-    if not isinstance(more, bool):
-        # Going on is safe: the run ends when an answer brings nothing new.
-        oddities.append("an answer without additionalExamsToExpire")
-        more = True
-    return Batch(exams, more, oddities)
-
-
-def _exam(record: Any, oddities: list[str]) -> Exam:
-    """A record as a row: written as well as it can be, whatever it is."""
-    if not isinstance(record, dict):
-        oddities.append("a record that is no object (written as its examId)")
-        return Exam("", "", _cell(record), "", "")
-    values = tuple(map(record.get, Exam._fields))
-    if tuple(map(type, values)) == _KINDS and len(record) == len(values):
-        return Exam._make(values)
-    for name, value, kind in zip(Exam._fields, values, _KINDS, strict=True):
-        if value is None:
-            oddities.append(f"a record without {name}")
-        elif type(value) is not kind:
-            oddities.append(f"a record whose {name} is not {'a number' if kind is _Number else 'text'}")
-    unknown = record.keys() - set(Exam._fields)
-    oddities += [f"a record with the unknown field {name[:100]!r} (left out)" for name in unknown]
-    return Exam(*map(_cell, values))
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
-    try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    except RecursionError:
-        return "(nested too deeply)"
+def _sign_in(url: str, what: str) -> CredentialsRejected:
+    return CredentialsRejected(
+        f"Proctor did not see a token: {url} {what}. Check that PROCTOR_URL and AUTH_URL belong together, and that no"
+        " proxy or gateway removes the Authorization header."
+    )

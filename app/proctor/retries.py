@@ -1,74 +1,53 @@
-"""How often something transient is tried again, and how long to wait before."""
+"""How often something transient is tried again, and how long to wait before: tenacity, set up by the settings."""
 
 import logging
 from collections.abc import Callable
-from typing import TypeVar
 
-from app.logs import event
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
+from app.exceptions import Transient
+from app.logs import log_event
 from app.settings import Settings
-from app.proctor.transport import Transient
-
-_T = TypeVar("_T")
 
 
-def with_retries(
-    attempt: Callable[[], _T],
-    what: str,
-    settings: Settings,
-    sleep: Callable[[float], None],
-    on_retry: Callable[[], None],
-) -> _T:
-    """Call `attempt` up to MAX_ATTEMPTS times while it raises `Transient`, then let the last one pass.
+def retrying(
+    settings: Settings, what: str, sleep: Callable[[float], None], on_retry: Callable[[], None] = lambda: None
+) -> Retrying:
+    """Call it with a function to have that tried up to MAX_ATTEMPTS times while it raises `Transient`.
 
-    The waits double from about a second up to MAX_WAIT, with jitter; a longer one that the server asks for is honoured
-    up to MAX_WAIT, both in seconds. `what` names the thing in the log; `on_retry` is called before each wait.
-
-    Raises:
-        Transient: that of the last attempt.
-        Whatever else `attempt` and `sleep` raise.
+    The waits double from about a second up to MAX_WAIT, with jitter; a longer one that the error asks for is honoured
+    up to MAX_WAIT, both in seconds. `what` names the thing in the log; `on_retry` is called before each wait. The last
+    attempt's `Transient` is raised, as is at once whatever else the function or `sleep` raises.
     """
-    try:
-        return attempt()
-    except Transient as error:
-        failed = [error]
-
-    # Not before it is needed, which it seldom is: this import is a tenth of the start of a run.
-    from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
-
-    def from_the_first() -> _T:
-        if failed:
-            raise failed.pop()
-        return attempt()
-
-    def error_of(state: RetryCallState) -> Transient:
-        error = state.outcome.exception() if state.outcome else None
-        assert isinstance(error, Transient)
-        return error
-
-    doubling = wait_exponential_jitter(max=settings.max_wait)
+    back_off = wait_exponential_jitter(max=settings.max_wait)
 
     def wait(state: RetryCallState) -> float:
-        return max(doubling(state), min(error_of(state).wait, settings.max_wait))
+        return max(back_off(state), min(_error(state).wait, settings.max_wait))
 
-    def announce(state: RetryCallState) -> None:
+    def log_retry(state: RetryCallState) -> None:
         on_retry()
-        error, seconds = error_of(state), state.upcoming_sleep
-        event(
+        error, seconds = _error(state), state.upcoming_sleep
+        log_event(
             logging.WARNING,
             "retry",
-            f"{what}: {error}. Attempt {state.attempt_number} of {settings.max_attempts}, the next one in"
+            f"{what}: {error}. Attempt {state.attempt_number} of {settings.max_attempts} failed; retrying in"
             f" {seconds:.1f} s.",
             attempt=state.attempt_number,
             reason=str(error),
             wait_seconds=round(seconds, 3),
         )
 
-    retrying = Retrying(
+    return Retrying(
         stop=stop_after_attempt(settings.max_attempts),
         wait=wait,
         retry=retry_if_exception_type(Transient),
-        before_sleep=announce,
+        before_sleep=log_retry,
         sleep=sleep,
         reraise=True,
     )
-    return retrying(from_the_first)
+
+
+def _error(state: RetryCallState) -> Transient:
+    error = state.outcome.exception() if state.outcome else None
+    assert isinstance(error, Transient)
+    return error

@@ -1,7 +1,7 @@
-"""The bearer token: get one, keep it, renew it shortly before it expires.
+"""The access token: get one, keep it, renew it shortly before it expires.
 
 OAuth 2.0 (RFC 6749): the grants `password` (4.3) and `client_credentials` (4.4), client authentication in the form or
-by HTTP Basic (2.3.1).
+by HTTP Basic (2.3.1), errors (5.2).
 """
 
 import json
@@ -11,19 +11,33 @@ import time
 from base64 import b64encode
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import quote_plus
+from urllib.parse import quote
 
 from requests.auth import HTTPBasicAuth
 
-from app.exceptions import Misconfigured, ProtocolBroken, Refused, Unavailable
-from app.logs import event
-from app.proctor.retries import with_retries
+from app.exceptions import CredentialsRejected, Failure, Misconfigured, Transient, Unavailable, UnexpectedResponse
+from app.logs import log_event
+from app.proctor.response import Response
+from app.proctor.retries import retrying
+from app.proctor.transport import Transport
 from app.settings import Settings
-from app.proctor.transport import Answer, Transient, Transport
+from app.signals import FIRST
 
 # A token is renewed when this much of its life is left: half a minute, or a tenth of a short life.
 _MARGIN_SECONDS = 30.0
 _MARGIN_PART = 0.1
+
+# What OpenAM and Keycloak mean by an error, and which settings it is about.
+_ADVICE = {
+    "invalid_client": "Check AUTH_CLIENT_ID and AUTH_CLIENT_SECRET.",
+    "invalid_grant": "Check AUTH_USERNAME and AUTH_PASSWORD, and that the account is not locked or inactive.",
+    "invalid_scope": "Check AUTH_SCOPE.",
+    "unauthorized_client": "Check AUTH_CLIENT_ID, and that this client may use AUTH_GRANT_TYPE.",
+    "unsupported_grant_type": "Check AUTH_GRANT_TYPE.",
+}
+_ANY_CREDENTIAL = "Check AUTH_CLIENT_ID, AUTH_CLIENT_SECRET, AUTH_USERNAME, AUTH_PASSWORD and the realm in AUTH_URL."
+_OPENAM_WANTS_POST = " OpenAM does not decode what AUTH_CLIENT_AUTH=basic encodes: with OpenAM, use post."
+_TRANSIENT_ERRORS = {"server_error", "temporarily_unavailable"}  # OpenAM sends them with 400
 
 
 class Tokens:
@@ -42,28 +56,30 @@ class Tokens:
         self._on_retry = on_retry
         self._token: str | None = None
         self._renew_at = 0.0
+        self._issued_before = False
 
     def get(self) -> str:
-        """A token that is not about to expire; asks for one where there is none.
+        """A token that is not about to expire; requests one where there is none.
 
         Raises:
-            Refused: the credentials are not accepted.
-            Misconfigured: AUTH_URL points at the wrong place.
-            ProtocolBroken: the answer holds no token.
+            CredentialsRejected: the credentials are not accepted.
+            Misconfigured: AUTH_URL or another AUTH_ setting is wrong.
+            UnexpectedResponse: the response holds no token.
             Unavailable: the token endpoint cannot be used, after all attempts.
+            Interrupted: a signal was received.
         """
         if self._token is None or time.monotonic() >= self._renew_at:
+            request = retrying(self._settings, "Could not get a token", self._sleep, self._on_retry)
             try:
-                self._token, lifetime = with_retries(
-                    self._request, "No token", self._settings, self._sleep, self._on_retry
-                )
+                self._token, lifetime = request(self._request)
             except Transient as reason:
                 raise Unavailable(
-                    f"No token: {reason}. Attempts: {self._settings.max_attempts}. Check that {_where(self._settings)}"
-                    " is up and reached from here."
+                    f"Could not get a token: {reason}. Attempts: {self._settings.max_attempts}. Check that"
+                    f" {_where(self._settings)} is up and reachable from this host."
                 ) from None
+            self._issued_before = True
             self._renew_at = time.monotonic() + lifetime - min(_MARGIN_SECONDS, lifetime * _MARGIN_PART)
-            event(
+            log_event(
                 logging.DEBUG,
                 "token",
                 f"Got a token, valid for {lifetime:g} s.",
@@ -72,26 +88,32 @@ class Tokens:
         return self._token
 
     def discard(self) -> None:
-        """Forget a token that was turned away; the next `get` asks for a new one."""
+        """Forget a token that was rejected; the next `get` requests a new one."""
         self._token = None
 
     def _request(self) -> tuple[str, float]:
-        """One token request: the token and its lifetime in seconds, endless where the answer names none."""
-        answer = self._transport.request(
+        """One token request: the token and its lifetime in seconds, endless where the response names none."""
+        settings = self._settings
+        request = self._transport.prepare(
             "POST",
-            self._settings.auth_url,
-            data=_form(self._settings),
-            auth=_client_auth(self._settings),
+            settings.auth_url,
+            data=_form(settings),
+            auth=_client_auth(settings),
             headers={"Accept": "application/json"},
         )
-        if answer.status != 200:
-            raise _refusal(answer, self._settings)
-        content = _json_object(answer)
+        response = self._transport.send(request, _secrets(settings), ended_by=FIRST)
+        if response.status != 200:
+            failure = _failure(response, settings)
+            if self._issued_before and isinstance(failure, CredentialsRejected):
+                # The same credentials were accepted in this run: the user directory is down, or OpenAM shuts down.
+                raise Transient(f"{failure} They were accepted earlier in this run")
+            raise failure
+        content = _json_object(response)
         token = content.get("access_token")
         if not isinstance(token, str) or not token.isascii() or not token.isprintable() or token.split() != [token]:
-            raise ProtocolBroken(
-                f"The token endpoint {_where(self._settings)} answered {answer} without an access_token that can be"
-                " used. Check AUTH_URL."
+            raise UnexpectedResponse(
+                f"The token endpoint {_where(settings)} responded {response} without a usable access_token. Check"
+                " AUTH_URL."
             )
         try:
             lifetime = float(content["expires_in"])
@@ -115,40 +137,62 @@ def _form(settings: Settings) -> dict[str, str]:
 def _client_auth(settings: Settings) -> HTTPBasicAuth | None:
     if settings.auth_client_auth == "post":
         return None
-    # RFC 6749, 2.3.1: both are form-encoded first, which also makes them ASCII.
-    return HTTPBasicAuth(quote_plus(settings.auth_client_id), quote_plus(settings.auth_client_secret))
+    # RFC 6749, 2.3.1: both are encoded first, which also makes them ASCII. A space is %20, which every decoder takes.
+    return HTTPBasicAuth(quote(settings.auth_client_id, safe=""), quote(settings.auth_client_secret, safe=""))
 
 
-def _refusal(answer: Answer, settings: Settings) -> Exception:
-    """What an answer other than 200 means."""
+def _secrets(settings: Settings) -> tuple[str, ...]:
+    basic = f"{quote(settings.auth_client_id, safe='')}:{quote(settings.auth_client_secret, safe='')}"
+    secrets = (settings.auth_client_secret, settings.auth_password, b64encode(basic.encode()).decode())
+    return tuple(secret for secret in secrets if secret)
+
+
+def _failure(response: Response, settings: Settings) -> Failure | Transient:
+    """What a response other than 200 means."""
     where = _where(settings)
-    if answer.status == 429 or answer.status >= 500:
-        return Transient(f"the token endpoint {where} answered {answer}", answer.retry_after)
-    if answer.status in (400, 401, 403):
-        return Refused(
-            f"The token endpoint {where} refused the credentials: {answer.status}{_stated(answer, settings)}. Check"
-            " AUTH_CLIENT_ID, AUTH_CLIENT_SECRET, AUTH_USERNAME, AUTH_PASSWORD and the realm in AUTH_URL."
+    error, stated = _stated(response)
+    if error in _TRANSIENT_ERRORS or response.status == 429 or response.status >= 500:
+        return Transient(f"the token endpoint {where} responded {response}{stated}", response.retry_after)
+    if 300 <= response.status < 400:
+        target = response.quote(response.header("Location").partition("?")[0])
+        return Misconfigured(
+            f"The token endpoint {where} redirects to {target or 'elsewhere'}. Set AUTH_URL to the address that issues"
+            " tokens."
         )
-    if answer.status in (404, 405) or 300 <= answer.status < 400:
-        return Misconfigured(f"There is no token endpoint at {where}: it answered {answer}. Check AUTH_URL.")
-    return ProtocolBroken(f"The token endpoint {where} answered {answer}. Check AUTH_URL and the AUTH_ settings.")
+    if response.status in (404, 405):
+        return Misconfigured(
+            f"There is no token endpoint at {where}: it responded {response}{stated}. Check AUTH_URL, and the realm in"
+            " AUTH_URL."
+        )
+    if response.status in (400, 401, 403):
+        advice = _ADVICE.get(error, _ANY_CREDENTIAL)
+        if error == "invalid_client" and settings.auth_client_auth == "basic":
+            advice += _OPENAM_WANTS_POST
+        if not error:
+            stated = f" ({response})"
+        return CredentialsRejected(
+            f"The token endpoint {where} rejected the credentials: {response.status}{stated}. {advice}"
+        )
+    return UnexpectedResponse(
+        f"The token endpoint {where} responded {response}{stated}. Check AUTH_URL and the AUTH_ settings."
+    )
 
 
-def _stated(answer: Answer, settings: Settings) -> str:
-    """The reason that an OAuth error states, unless it repeats a secret, however escaped: that keeps its words."""
-    content = _json_object(answer)
-    stated = " ".join(content[key] for key in ("error", "error_description") if isinstance(content.get(key), str))
-    basic = f"{quote_plus(settings.auth_client_id)}:{quote_plus(settings.auth_client_secret)}"
-    secrets = (settings.auth_client_secret, settings.auth_password or "", b64encode(basic.encode()).decode())
-    for secret in secrets:
-        if secret and all(word in stated for word in re.findall("[A-Za-z0-9]+", secret)):
-            return ", for a reason that may repeat a secret"
-    return f", {stated[:400]}" if stated else ""
+def _stated(response: Response) -> tuple[str, str]:
+    """The code of an OAuth error, and the reason that the response states, unless that may repeat a secret."""
+    content = _json_object(response)
+    code = content.get("error")
+    error = code if isinstance(code, str) and re.fullmatch("[a-z_]{1,40}", code) else ""
+    description = content.get("error_description") or content.get("message")
+    reason = response.quote(description).strip().rstrip(".") if isinstance(description, str) else ""
+    if description and not reason:
+        reason = "its description may repeat a secret and is not shown"
+    return error, "".join(f", {part}" for part in (error, reason) if part)
 
 
-def _json_object(answer: Answer) -> dict[str, Any]:
+def _json_object(response: Response) -> dict[str, Any]:
     try:
-        content = json.loads(answer.body)
+        content = json.loads(response.body)
     except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

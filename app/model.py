@@ -1,0 +1,89 @@
+"""The values that a run deals with: exams, batches of them, moments, and the windows of lost responses."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple, Self
+
+
+class Exam(NamedTuple):
+    """One exam as the CSV shows it, each cell as text. The field names are Proctor's, and the CSV's."""
+
+    assessmentKey: str  # noqa: N815
+    assessmentId: str  # noqa: N815
+    examId: str  # noqa: N815
+    studentId: str  # noqa: N815
+    updatedExamStatus: str  # noqa: N815
+
+
+class Batch(NamedTuple):
+    """The exams that one call changed, whether Proctor has more, and what was unexpected about the response."""
+
+    exams: list[Exam]
+    more: bool
+    anomalies: frozenset[str]
+
+
+class Moment(NamedTuple):
+    """A reading of both clocks: the wall clock can be set, the monotonic one restarts at each boot."""
+
+    wall: datetime
+    monotonic: float
+    boot: str
+
+    @classmethod
+    def now(cls) -> Self:
+        """The present."""
+        return cls(datetime.now(UTC), time.monotonic(), _boot())
+
+    @classmethod
+    def of_unknown_boot(cls, wall: datetime) -> Self:
+        """A time that was read from the wall clock alone."""
+        return cls(wall, 0.0, "unknown")
+
+    def seconds_since(self, earlier: "Moment") -> float:
+        """How many seconds passed since an earlier moment.
+
+        After a reboot only the wall clocks are left. Where they say that the earlier moment is still to come, one of
+        them was set: then it may as well be as long ago.
+        """
+        if self.boot == earlier.boot:
+            return max(self.monotonic - earlier.monotonic, 0)
+        return abs((self.wall - earlier.wall).total_seconds())
+
+
+class Window(NamedTuple):
+    """The time of a call whose response was lost: exams that Proctor changed in it may be in no CSV."""
+
+    start: datetime
+    end: datetime
+    reason: str
+
+    @classmethod
+    def of_call(
+        cls, began: Moment, now: Moment, reason: str, *, grace: float, longest: float = float("inf")
+    ) -> "Window":
+        """The window of a call that began at `began` and had failed by `now`, at most `longest` seconds after it began.
+
+        Proctor may go on with the call for `grace` seconds after that. Whichever of the two moments has the right wall
+        clock, the window holds the time of the work: too wide does no harm, too narrow loses exams.
+        """
+        passed = now.seconds_since(began)
+        starts = (began.wall, now.wall - timedelta(seconds=passed))
+        length = timedelta(seconds=min(passed, longest) + grace)
+        rounding = timedelta(milliseconds=1)  # logs and summaries give milliseconds
+        return cls(min(starts), max(starts) + length + rounding, reason)
+
+    def joined(self, other: "Window") -> "Window":
+        """One window that holds both, with the reason of this one."""
+        return Window(min(self.start, other.start), max(self.end, other.end), self.reason)
+
+
+@cache
+def _boot() -> str:
+    """What distinguishes this boot of the machine from others; without such an identifier, this process."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return f"process started at {time.time_ns()}"
