@@ -1,123 +1,113 @@
-"""The runs of a volume as a table, newest last, and whether the last one of each client went well."""
+"""The runs of a volume as a table, newest last, and whether anything about them is wrong or unresolved."""
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from app.exceptions import ExitCode
-from app.logs import parse_timestamp
-from app.output.files import name_in_files
+from app.logs import timestamp
+from app.output.files import PARTIAL, name_in_files
+from app.output.lock import is_locked
+from app.output.past_runs import PastRun, past_runs, unresolved
 from app.streams import print_line
 
-_COLUMNS = "{:<16}  {:<{}}  {:<11} {:>4} {:>8} {:>9} {:>7} {:>6} {:>4} {:>8}  {}"
-_BAR = 30
-
-
-class Night(NamedTuple):
-    """A run, as its summary tells it. What a summary does not tell is None."""
-
-    client_name: str
-    started: datetime
-    ended: datetime | None
-    outcome: str
-    exit_code: int | None
-    message: str
-    expired: int
-    completed: int
-    unknown: int
-    calls: int | None
-    lost: list[str]
-
-    @property
-    def exams(self) -> int:
-        return self.expired + self.completed + self.unknown
+_COLUMNS = "{:<20}  {:<{}}  {:<11} {:>4} {:>8} {:>9} {:>7} {:>6} {:>4} {:>8}  {}"
+_BAR = 30  # characters of the longest bar
+_CLOCKS_DIFFER = timedelta(minutes=5)
 
 
 def history(directory: Path, max_age: timedelta | None) -> int:
-    """Print the table; return 0 if each client's last run ended well, and no longer than `max_age` ago, else 1."""
-    nights = sorted(_nights(directory), key=lambda night: night.started)
-    if not nights:
-        print_line(f"No run has left its summary in {directory}.")
-        return ExitCode.LAST_RUN_FAILED
-    width = max(len(night.client_name) for night in nights)
-    most = max(night.exams for night in nights) or 1
-    titles = ("outcome", "code", "expired", "completed", "unknown", "calls", "lost", "time", "exams")
-    print_line(_COLUMNS.format("started (UTC)", "client", max(width, 6), *titles))
-    for night in nights:
-        bar = "#" * -(-night.exams * _BAR // most)
-        print_line(_COLUMNS.format(*_cells(night, max(width, 6)), bar).rstrip())
-    for window in dict.fromkeys(window for night in nights for window in night.lost):
-        print_line(f"Exams may be in no CSV that Proctor changed from {window}.")
-    for partial in directory.glob("expired_exams_*.csv.partial"):
-        print_line(
-            f"{partial.name} is of a run that is under way, or was killed: then the next run tells what may be lost."
-        )
-    newest = {name_in_files(night.client_name): night for night in nights}  # as a killed run's summary has it
-    problems = [problem for night in newest.values() if (problem := _problem(night, max_age))]
+    """Print the table and what is wrong; return 0 if nothing is.
+
+    Wrong is: a window that is unresolved, a run that was killed and none after it, and a client whose last run failed
+    or ended longer than `max_age` ago.
+    """
+    runs, unreadable = past_runs(directory)
+    if runs:
+        _print_table(runs)
+    for sentence in unreadable:
+        print_line(sentence)
+    problems = [*_lost(runs, directory), *_killed(directory), *_last_runs(runs, max_age)]
+    if not runs and not problems:
+        problems = [f"No run has left its summary in {directory}."]
     for problem in problems:
         print_line(problem)
     return ExitCode.LAST_RUN_FAILED if problems else ExitCode.OK
 
 
-def _nights(directory: Path) -> Iterator[Night]:
-    for path in directory.glob("expired_exams_*.json"):
-        try:
-            yield _night(json.loads(path.read_bytes()))
-        except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-            print_line(f"{path.name} is left out, as it is no summary that can be read ({type(error).__name__}).")
+def _print_table(runs: list[PastRun]) -> None:
+    width = max(6, *(len(run.client_name) for run in runs))
+    most = max(run.exams for run in runs) or 1
+    titles = ("outcome", "code", "expired", "completed", "unknown", "calls", "lost", "time", "exams")
+    print_line(_COLUMNS.format("started", "client", width, *titles))
+    for run in runs:
+        bar = "#" * -(-run.exams * _BAR // most)
+        print_line(_COLUMNS.format(*_cells(run, width), bar).rstrip())
+    for run in runs:
+        for window in run.lost:
+            if window.resolved:
+                print_line(f"From {timestamp(window.start)} to {timestamp(window.end)}: {window.resolved}.")
 
 
-def _night(summary: dict[str, Any]) -> Night:
-    ended, code, calls, exams = summary["ended"], summary["exit_code"], summary["calls"], summary["exams"]
-    return Night(
-        client_name=str(summary["client_name"]),
-        started=parse_timestamp(summary["started"]),
-        ended=parse_timestamp(ended) if ended else None,
-        outcome=str(summary["outcome"]),
-        exit_code=None if code is None else int(code),
-        message=str(summary["message"]),
-        expired=int(exams["expired"]),
-        completed=int(exams["completed"]),
-        unknown=int(exams["unknown"]),
-        calls=None if calls is None else int(calls),
-        lost=[_window(window["start"], window["end"], str(window["reason"])) for window in summary["lost"]],
-    )
-
-
-def _window(start: str, end: str, reason: str) -> str:
-    return f"{parse_timestamp(start):%Y-%m-%d %H:%M:%S.%f} to {parse_timestamp(end):%Y-%m-%d %H:%M:%S.%f} ({reason})"
-
-
-def _cells(night: Night, width: int) -> tuple[object, ...]:
+def _cells(run: PastRun, width: int) -> tuple[object, ...]:
+    seconds = (run.ended - run.started).total_seconds() if run.ended else None
     return (
-        f"{night.started:%Y-%m-%d %H:%M}",
-        night.client_name,
+        f"{run.started:%Y-%m-%dT%H:%M:%SZ}",
+        run.client_name,
         width,
-        night.outcome,
-        _told(night.exit_code),
-        night.expired,
-        night.completed,
-        night.unknown,
-        _told(night.calls),
-        len(night.lost),
-        _told(night.ended and str(timedelta(seconds=round((night.ended - night.started).total_seconds())))),
+        run.outcome,
+        _or_dash(run.exit_code),
+        run.expired,
+        run.completed,
+        run.unknown,
+        _or_dash(run.calls),
+        len(run.lost),
+        _or_dash(None if seconds is None else timedelta(seconds=round(seconds))),
     )
 
 
-def _told(value: object) -> object:
-    return "-" if value is None else value
+def _or_dash(value: object) -> str:
+    return "-" if value is None else str(value)
 
 
-def _problem(night: Night, max_age: timedelta | None) -> str | None:
-    if night.exit_code != ExitCode.OK:
-        how = "was killed" if night.exit_code is None else f"ended with exit code {night.exit_code}"
-        return f"The last run for {night.client_name} {how}. {night.message}"
-    age = datetime.now(UTC) - (night.ended or night.started)
-    if max_age is not None and age > max_age:
-        return (
-            f"The last run for {night.client_name} ended {age / timedelta(hours=1):,.1f} hours ago, more than the"
-            f" {max_age / timedelta(hours=1):g} of --max-age. Look why the scheduler started none since."
+def _lost(runs: list[PastRun], directory: Path) -> Iterator[str]:
+    windows = unresolved(runs)
+    for window in windows:
+        yield (
+            f"Unresolved: exams that Proctor changed from {timestamp(window.start)} to {timestamp(window.end)} may be"
+            f" in no CSV ({window.reason})."
         )
-    return None
+    if windows:
+        yield f"Recover them: python -m app recover {directory}"
+
+
+def _killed(directory: Path) -> Iterator[str]:
+    for partial in sorted(directory.glob(f"expired_exams_*.csv{PARTIAL}")):
+        if is_locked(partial):
+            print_line(f"{partial.name} is of a run that is under way.")
+        else:
+            yield (
+                f"{partial.name} is of a run that was killed. Run again soon: the next run cleans up after it, and"
+                " reports the window of the call that was under way, if any."
+            )
+
+
+def _last_runs(runs: list[PastRun], max_age: timedelta | None) -> Iterator[str]:
+    now = datetime.now(UTC)
+    newest: dict[str, PastRun] = {}
+    for run in runs:
+        if run.started > now + _CLOCKS_DIFFER:
+            print_line(f"{run.summary.name} is ignored: it is of the future, so a clock was wrong.")
+        else:
+            newest[name_in_files(run.client_name)] = run  # as a killed run's summary has it
+    for run in newest.values():
+        if not run.ended_well:
+            how = "was killed" if run.exit_code is None else f"ended with exit code {run.exit_code}"
+            yield f"The last run for {run.client_name} {how}. {run.message}"
+        elif max_age is not None and (age := now - (run.ended or run.started)) > max_age:
+            yield (
+                f"The last run for {run.client_name} ended {age / timedelta(hours=1):,.1f} hours ago, more than the"
+                f" {max_age / timedelta(hours=1):g} of --max-age. Check why the scheduler has started none since."
+            )
+    if runs and not newest:
+        yield "No run has left a summary that is not of the future."
