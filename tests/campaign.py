@@ -329,7 +329,7 @@ class Run:
 
         windows = [window for path in summaries for window in json.loads(path.read_text())["lost"]]
         if not stored or self.to != "volume":
-            windows += [line for line in log if line["event"] in ("answer_lost", "killed_run")]
+            windows += [line for line in log if line["event"] in ("response_lost", "killed_run")]
         expired = {exam for call in record for exam in call["expired"]}
         lost = [call for call in record if set(call["expired"]) - rows.keys()]
         unnamed = [call for call in lost if not any(within(call["changed"], window) for window in windows)]

@@ -22,7 +22,7 @@ def test_a_demonstration_of_faults_shows_a_lost_answer(jobs: Jobs) -> None:
     assert result.code == 65
     assert len(result.rows) == 150
     assert len(result.events("token_rejected")) == 1
-    assert len(result.events("answer_lost")) == len(result.summary["lost"]) == 1
+    assert len(result.events("response_lost")) == len(result.summary["lost"]) == 1
     assert any("503" in event["reason"] for event in result.events("retry"))
 
 

@@ -263,14 +263,14 @@ def test_an_odd_body_is_read_as_well_as_it_can_be(simulate: Simulate, run: Run, 
     assert result.code == 0
     assert settled(simulator, result)
     assert len(result.exam_ids) == 250
-    assert len(result.events("odd_answer")) == (fault != "huge")
+    assert len(result.events("unexpected_response")) == (fault != "huge")
 
 
 @pytest.mark.parametrize("number", ["123456789012345678901234567890", "1.10", "1e400", "NaN"])
 def test_a_number_is_written_as_it_was_sent(simulate: Simulate, run: Run, serve: Serve, number: str) -> None:
     body = b"\xef\xbb\xbf" + answer(EXAM).replace(b"7", number.encode())
     result = run(simulate(), PROCTOR_URL=serve(200, {}, body))
-    assert (result.code, result.events("odd_answer")) == (0, [])
+    assert (result.code, result.events("unexpected_response")) == (0, [])
     assert [row["studentId"] for row in result.rows] == [number]
 
 
@@ -281,7 +281,7 @@ def test_an_older_proctor_tells_no_status_and_is_warned_of_once(simulate: Simula
     assert settled(simulator, result)
     assert {row["updatedExamStatus"] for row in result.rows} == {""}
     assert result.summary["exams"] == {"expired": 0, "completed": 0, "unknown": 250}
-    assert len(result.events("odd_answer")) == 1
+    assert len(result.events("unexpected_response")) == 1
 
 
 def test_every_odd_record_becomes_a_row_and_each_oddity_is_warned_of_once(simulate: Simulate, run: Run) -> None:
@@ -305,7 +305,7 @@ def test_every_odd_record_becomes_a_row_and_each_oddity_is_warned_of_once(simula
             "paused",
         ],
     ]
-    warnings = [event["message"] for event in result.events("odd_answer")]
+    warnings = [event["message"] for event in result.events("unexpected_response")]
     assert len(warnings) == len(set(warnings)) > 5
 
 
@@ -325,7 +325,7 @@ def test_what_is_odd_about_a_record_is_told(
 ) -> None:
     result = run(simulate(), PROCTOR_URL=serve(200, {}, answer(record)))
     assert [row["studentId"] for row in result.rows] == [cell]
-    (warning,) = result.events("odd_answer")
+    (warning,) = result.events("unexpected_response")
     assert oddity in warning["message"]
 
 

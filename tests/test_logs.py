@@ -54,8 +54,8 @@ def test_a_json_log_is_an_object_a_line(simulate: Simulate, run: Run) -> None:
         "token",
         "call",
         "retry",
-        "answer_lost",
-        "odd_answer",
+        "response_lost",
+        "unexpected_response",
         "end",
     }
     assert result.stderr.isascii()

@@ -544,7 +544,7 @@ def test_of_a_row_that_was_torn_at_any_byte_nothing_stays(
     stems = [leave(volume, end, whole + last[:end]) for end in range(len(last))]
     result = run(simulate(exams=0), OUTPUT_DIR=str(volume))
     assert result.code == 65
-    cut = [event["message"].partition(" row: ")[2] for event in result.events("torn_row")]
+    cut = [event["message"].partition(" row: ")[2] for event in result.events("truncated_row")]
     assert cut == [repr(last[:end]) for end in range(1, len(last))]
     for stem in stems:
         assert (volume / f"{stem}.csv").read_bytes() == (whole or HEADER_LINE)
@@ -570,7 +570,7 @@ def test_a_whole_row_of_a_killed_run_stays_whatever_is_in_it(
 ) -> None:
     stem = leave(volume, 0, HEADER_LINE + row)
     result = run(simulate(exams=0), OUTPUT_DIR=str(volume))
-    assert (result.code, result.events("torn_row")) == (65, [])
+    assert (result.code, result.events("truncated_row")) == (65, [])
     assert (volume / f"{stem}.csv").read_bytes() == HEADER_LINE + row
 
 

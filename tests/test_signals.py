@@ -102,7 +102,7 @@ def test_a_second_signal_in_a_call_ends_it_at_once_and_names_its_window(
     (csv,) = volume or [result.stdout]
     assert sorted(row["examId"] for row in rows_of(csv)) == sorted(simulator.record[0]["expired"])
     (window,) = result.summary["lost"]
-    (logged,) = result.events("answer_lost")
+    (logged,) = result.events("response_lost")
     assert (window["start"], window["end"]) == (logged["start"], logged["end"])
     first, held = simulator.record
     assert (first["fault"], held["fault"]) == ("ok", "hold")
