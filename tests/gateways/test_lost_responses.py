@@ -1,0 +1,92 @@
+"""A response that does not get through a gateway is reported as lost, with a window that holds Proctor's work."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.conftest import Result, Simulator
+from tests.gateways.conftest import Gateways
+from tests.gateways.promise import lost_responses
+
+Simulate = Callable[..., Simulator]
+Run = Callable[..., Result]
+
+# Seconds after which the gateways here give Proctor up, and a READ_TIMEOUT with which that is late for a rejection.
+TIMEOUT = 1
+LATE = {"READ_TIMEOUT": "5"}
+
+
+@pytest.mark.parametrize("name", ["nginx", "haproxy", "varnish", "squid", "tinyproxy"])
+def test_proctor_works_until_after_the_timeout_of_a_gateway(
+    gateways: Gateways, simulate: Simulate, run: Run, name: str
+) -> None:
+    simulator = simulate(latency=TIMEOUT + 0.5)
+    gateway = gateways.start(name, simulator.port, timeout=TIMEOUT)
+    result = run(simulator, MAX_LOST_RESPONSES="0", **LATE, **gateway.settings())
+    assert result.code == 65
+    assert len(lost_responses(simulator, result)) == 1
+
+
+@pytest.mark.parametrize("name", ["nginx", "haproxy", "varnish", "squid", "tinyproxy"])
+def test_a_run_goes_on_after_the_timeout_of_a_gateway(
+    gateways: Gateways, simulate: Simulate, run: Run, name: str
+) -> None:
+    simulator = simulate(faults=["ok", "silence-after"])
+    gateway = gateways.start(name, simulator.port, timeout=TIMEOUT)
+    result = run(simulator, **LATE, **gateway.settings())
+    assert result.code == 65
+    assert len(lost_responses(simulator, result)) == 1
+    assert len(result.rows) == 150
+
+
+@pytest.mark.parametrize("status", [200, 429, 500, 503])
+def test_a_maintenance_page_in_place_of_a_timeout(
+    gateways: Gateways, simulate: Simulate, run: Run, status: int
+) -> None:
+    simulator = simulate(faults=["ok", "silence-after"])
+    page = f"""
+error_page 502 504 ={status} @maintenance;
+location @maintenance {{ default_type text/html; return {status} "<html><title>Down for maintenance</title></html>"; }}
+"""
+    gateway = gateways.start("nginx", simulator.port, timeout=TIMEOUT, server=page)
+    result = run(simulator, **LATE, **gateway.settings())
+    assert result.code == 65
+    assert len(lost_responses(simulator, result)) == 1
+    assert len(result.rows) == 150
+
+
+@pytest.mark.parametrize("fault", ["reset-after", "cut-head", "cut-body"])
+@pytest.mark.parametrize("name", ["nginx", "haproxy", "varnish", "squid", "tinyproxy"])
+def test_proctor_breaks_off_after_the_work(
+    gateways: Gateways, simulate: Simulate, run: Run, name: str, fault: str
+) -> None:
+    simulator = simulate(faults=["ok", fault])
+    gateway = gateways.start(name, simulator.port)
+    result = run(simulator, **gateway.settings())
+    assert result.code == 65
+    assert len(lost_responses(simulator, result)) == 1
+    assert len(result.rows) == 150
+
+
+def test_a_compressed_response_is_cut_short(gateways: Gateways, simulate: Simulate, run: Run) -> None:
+    simulator = simulate(faults=["ok", "cut-body"])
+    compression = "gzip on; gzip_types application/json; gzip_proxied any;"
+    gateway = gateways.start("nginx", simulator.port, location=compression)
+    result = run(simulator, **gateway.settings())
+    assert result.code == 65
+    assert len(lost_responses(simulator, result)) == 1
+    assert len(result.rows) == 150
+
+
+def test_a_gateway_that_repeats_the_request_hides_the_loss_from_every_client(
+    gateways: Gateways, simulate: Simulate, run: Run
+) -> None:
+    """The reason why operators must switch such repetitions off: no client can see them."""
+    simulator = simulate(faults=["reset-after"])
+    upstream = f"upstream proctor {{ server 127.0.0.1:{simulator.port}; server 127.0.0.1:{simulator.port}; }}"
+    repetition = "proxy_next_upstream error timeout non_idempotent;"
+    gateway = gateways.start("nginx", simulator.port, http=upstream, upstream="proctor", location=repetition)
+    result = run(simulator, **gateway.settings())
+    assert (result.code, result.summary["lost"]) == (0, [])
+    assert len(simulator.record[0]["expired"]) == 100
+    assert not set(simulator.record[0]["expired"]) & set(result.exam_ids)
