@@ -49,7 +49,7 @@ def nginx(
     `upstream` is the name of a group of servers in `http` that takes the place of the target.
     """
     if tls:
-        server += f"ssl_certificate {tls.chain}; ssl_certificate_key {tls.key};"
+        server += f"ssl_certificate {tls.chain}; ssl_certificate_key {tls.key}; ssl_protocols TLSv1.2 TLSv1.3;"
     if tls and client_certificate:
         server += f"ssl_verify_client on; ssl_client_certificate {tls.client_authority};"
     paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -67,7 +67,7 @@ http {{
         listen 127.0.0.1:{site.port}{" ssl" if tls else ""};
         {server}
         location / {{
-            proxy_pass http://{upstream or f'127.0.0.1:{site.target}'};
+            proxy_pass http://{upstream or f"127.0.0.1:{site.target}"};
             proxy_http_version 1.1;
             proxy_set_header Connection "";
             proxy_read_timeout {timeout}s;

@@ -22,10 +22,11 @@ _PATH = os.pathsep.join([os.environ["PATH"], "/usr/local/sbin", "/usr/sbin"])  #
 
 @dataclass(frozen=True)
 class Gateway:
-    """A gateway that is running."""
+    """A gateway that is running, and the port that it passes requests to."""
 
     name: str
     port: int
+    target: int
     tls: bool
 
     @property
@@ -33,8 +34,10 @@ class Gateway:
         return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     def settings(self) -> dict[str, str]:
-        """The settings that lead expire requests through it; token requests go straight to the embedded Proctor."""
-        return {"HTTP_PROXY": self.url} if self.name in FORWARD else {"PROCTOR_URL": self.url}
+        """The settings that lead expire requests through it; a reverse proxy gets no token requests."""
+        if self.name not in FORWARD:
+            return {"PROCTOR_URL": self.url}
+        return {"PROCTOR_URL": f"http://127.0.0.1:{self.target}", "HTTP_PROXY": self.url}
 
 
 class Gateways:
@@ -58,7 +61,7 @@ class Gateways:
         for file, content in plan.files.items():
             (directory / file).write_text(content)
         self._wait(self._spawn(plan, directory), port, directory)
-        return Gateway(name, port, "tls" in options)
+        return Gateway(name, port, target, "tls" in options)
 
     def _spawn(self, plan: Plan, directory: Path) -> subprocess.Popen[bytes]:
         binary = shutil.which(plan.command[0], path=_PATH)

@@ -60,7 +60,9 @@ def test_a_healthy_run_through_a_gateway_that_terminates_tls(
 
 def test_a_healthy_run_through_a_gateway_that_compresses(gateways: Gateways, simulate: Simulate, run: Run) -> None:
     simulator = simulate(exams=1000)
-    gateway = gateways.start("nginx", simulator.port, location="gzip on; gzip_types application/json; gzip_proxied any;")
+    gateway = gateways.start(
+        "nginx", simulator.port, location="gzip on; gzip_types application/json; gzip_proxied any;"
+    )
     assert is_complete(simulator, run(simulator, **gateway.settings()))
 
 

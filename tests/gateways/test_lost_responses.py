@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.conftest import Result, Simulator
-from tests.gateways.conftest import Gateways
+from tests.gateways.conftest import Authority, Gateways
 from tests.gateways.promise import lost_responses
 
 Simulate = Callable[..., Simulator]
@@ -16,11 +16,14 @@ TIMEOUT = 1
 LATE = {"READ_TIMEOUT": "5"}
 
 
-@pytest.mark.parametrize("name", ["nginx", "haproxy", "varnish", "squid", "tinyproxy"])
+@pytest.mark.parametrize(
+    ("name", "latency"),
+    [("nginx", 1.5), ("haproxy", 1.5), ("varnish", 1.5), ("tinyproxy", 1.5), ("squid", 2.5)],  # squid: up to 2 seconds
+)
 def test_proctor_works_until_after_the_timeout_of_a_gateway(
-    gateways: Gateways, simulate: Simulate, run: Run, name: str
+    gateways: Gateways, simulate: Simulate, run: Run, name: str, latency: float
 ) -> None:
-    simulator = simulate(latency=TIMEOUT + 0.5)
+    simulator = simulate(latency=latency)
     gateway = gateways.start(name, simulator.port, timeout=TIMEOUT)
     result = run(simulator, MAX_LOST_RESPONSES="0", **LATE, **gateway.settings())
     assert result.code == 65
@@ -76,6 +79,30 @@ def test_a_compressed_response_is_cut_short(gateways: Gateways, simulate: Simula
     assert result.code == 65
     assert len(lost_responses(simulator, result)) == 1
     assert len(result.rows) == 150
+
+
+@pytest.mark.parametrize("name", ["nginx", "varnish"])
+def test_a_backend_that_is_down_looks_like_a_loss(
+    gateways: Gateways, simulate: Simulate, run: Run, unused_port: int, name: str
+) -> None:
+    """The response is the same as after a reset, so that the alarm cannot be avoided."""
+    simulator = simulate()
+    gateway = gateways.start(name, unused_port)
+    result = run(simulator, MAX_LOST_RESPONSES="0", **gateway.settings())
+    assert result.code == 65
+    assert len(result.summary["lost"]) == 1
+
+
+@pytest.mark.parametrize("name", ["haproxy", "stunnel"])
+def test_http_to_a_tls_port_that_closes_without_a_word_looks_like_a_loss(
+    gateways: Gateways, simulate: Simulate, run: Run, authority: Authority, name: str
+) -> None:
+    simulator = simulate()
+    gateway = gateways.start(name, simulator.port, tls=authority.certificate)
+    result = run(simulator, MAX_LOST_RESPONSES="0", PROCTOR_URL=f"http://127.0.0.1:{gateway.port}")
+    assert result.code == 65
+    assert len(result.summary["lost"]) == 1
+    assert simulator.record == []
 
 
 def test_a_gateway_that_repeats_the_request_hides_the_loss_from_every_client(
