@@ -185,6 +185,6 @@ Timeout {round(timeout)}
     return Plan(["tinyproxy", "-d", "-c", str(site.directory / "tinyproxy.conf")], {"tinyproxy.conf": configuration})
 
 
-FORWARD = {"squid": squid, "tinyproxy": tinyproxy}
-REVERSE = {"nginx": nginx, "haproxy": haproxy, "varnish": varnish, "stunnel": stunnel}
-PLANS: dict[str, Callable[..., Plan]] = {**FORWARD, **REVERSE}
+FORWARD: dict[str, Callable[..., Plan]] = {"squid": squid, "tinyproxy": tinyproxy}
+REVERSE: dict[str, Callable[..., Plan]] = {"nginx": nginx, "haproxy": haproxy, "varnish": varnish, "stunnel": stunnel}
+PLANS = FORWARD | REVERSE

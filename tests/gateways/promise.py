@@ -3,7 +3,8 @@
 from datetime import datetime
 from typing import Any
 
-from tests.conftest import Result, Simulator, expired
+from app.simulator import Simulator
+from tests.conftest import Result, expired
 
 
 def changed(simulator: Simulator) -> list[str]:

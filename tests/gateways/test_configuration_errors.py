@@ -1,15 +1,11 @@
 """A gateway that wants something else of the job: nothing reached Proctor, and the message says what to change."""
 
-from collections.abc import Callable
-
 import pytest
 
-from tests.conftest import Result, Simulator
+from app.simulator import Simulator
+from tests.conftest import Result
 from tests.gateways.configurations import USER
-from tests.gateways.conftest import Authority, Gateways
-
-Simulate = Callable[..., Simulator]
-Run = Callable[..., Result]
+from tests.gateways.conftest import Authority, Gateways, Run, Simulate
 
 
 def stopped(result: Result, code: int, *simulators: Simulator) -> bool:

@@ -8,13 +8,9 @@ from threading import Thread
 
 import pytest
 
-from tests.conftest import Result, Simulator
 from tests.gateways.configurations import PASSWORD, USER
-from tests.gateways.conftest import Authority, Gateways
+from tests.gateways.conftest import Authority, Gateways, Run, Simulate
 from tests.gateways.promise import is_complete
-
-Simulate = Callable[..., Simulator]
-Run = Callable[..., Result]
 
 
 @pytest.mark.parametrize("name", ["nginx", "haproxy", "varnish", "squid", "tinyproxy"])

@@ -1,15 +1,9 @@
 """A response that does not get through a gateway is reported as lost, with a window that holds Proctor's work."""
 
-from collections.abc import Callable
-
 import pytest
 
-from tests.conftest import Result, Simulator
-from tests.gateways.conftest import Authority, Gateways
+from tests.gateways.conftest import Authority, Gateways, Run, Simulate
 from tests.gateways.promise import lost_responses
-
-Simulate = Callable[..., Simulator]
-Run = Callable[..., Result]
 
 # Seconds after which the gateways here give Proctor up, and a READ_TIMEOUT with which that is late for a rejection.
 TIMEOUT = 1

@@ -1,15 +1,11 @@
 """A request that a gateway rejects at once, having sent nothing to Proctor, is tried again and is no loss."""
 
-from collections.abc import Callable
-
 import pytest
 
-from tests.conftest import Result, Simulator
-from tests.gateways.conftest import Gateways
+from app.simulator import Simulator
+from tests.conftest import Result
+from tests.gateways.conftest import Gateways, Run, Simulate
 from tests.gateways.promise import changed, is_complete
-
-Simulate = Callable[..., Simulator]
-Run = Callable[..., Result]
 
 PATIENT = {"READ_TIMEOUT": "300"}  # with which a response after less than ten seconds is not late
 
@@ -31,7 +27,7 @@ def gave_up(simulator: Simulator, result: Result, attempts: int) -> bool:
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_rate_limit_that_clears_is_waited_for(gateways: Gateways, simulate: Simulate, run: Run, status: int) -> None:
-    simulator = simulate()
+    simulator = simulate(exams=150)
     gateway = gateways.start("nginx", simulator.port, **rate_limit(status, "150r/m"))
     result = run(simulator, MAX_WAIT="2", MAX_ATTEMPTS="10", **PATIENT, **gateway.settings())
     assert is_complete(simulator, result)
