@@ -108,6 +108,27 @@ backend proctor
     return Plan(["haproxy", "-db", "-f", str(site.directory / "haproxy.cfg")], {"haproxy.cfg": configuration})
 
 
+def apache(site: Site, *, timeout: float = 60) -> Plan:
+    """The web server Apache as a reverse proxy. Started as root it becomes another user."""
+    modules = "\n".join(
+        f"LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so"
+        for name in ("mpm_event", "authz_core", "proxy", "proxy_http")
+    )
+    configuration = f"""
+ServerName apache.test
+ServerRoot {site.directory}
+DefaultRuntimeDir {site.directory}
+PidFile apache.pid
+ErrorLog /dev/stderr
+User nobody
+Group nogroup
+{modules}
+Listen 127.0.0.1:{site.port}
+ProxyPass / http://127.0.0.1:{site.target}/ timeout={round(timeout)}
+"""
+    return Plan(["apache2", "-X", "-f", str(site.directory / "apache.conf")], {"apache.conf": configuration})
+
+
 def varnish(site: Site, *, timeout: float = 60) -> Plan:
     """The cache Varnish, which passes each POST on."""
     vcl = f"""
@@ -186,5 +207,12 @@ Timeout {round(timeout)}
 
 
 FORWARD: dict[str, Callable[..., Plan]] = {"squid": squid, "tinyproxy": tinyproxy}
-REVERSE: dict[str, Callable[..., Plan]] = {"nginx": nginx, "haproxy": haproxy, "varnish": varnish, "stunnel": stunnel}
+REVERSE: dict[str, Callable[..., Plan]] = {
+    "apache": apache,
+    "haproxy": haproxy,
+    "nginx": nginx,
+    "stunnel": stunnel,
+    "varnish": varnish,
+}
 PLANS = FORWARD | REVERSE
+HTTP_GATEWAYS = sorted(PLANS.keys() - {"stunnel"})

@@ -8,12 +8,12 @@ from threading import Thread
 
 import pytest
 
-from tests.gateways.configurations import PASSWORD, USER
+from tests.gateways.configurations import HTTP_GATEWAYS, PASSWORD, USER
 from tests.gateways.conftest import Authority, Gateways, Run, Simulate
 from tests.gateways.promise import is_complete
 
 
-@pytest.mark.parametrize("name", ["nginx", "haproxy", "varnish", "squid", "tinyproxy"])
+@pytest.mark.parametrize("name", HTTP_GATEWAYS)
 def test_a_healthy_run(gateways: Gateways, simulate: Simulate, run: Run, name: str) -> None:
     simulator = simulate(exams=1000)
     gateway = gateways.start(name, simulator.port)

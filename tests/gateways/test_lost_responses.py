@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.gateways.configurations import HTTP_GATEWAYS
 from tests.gateways.conftest import Authority, Gateways, Run, Simulate
 from tests.gateways.promise import lost_responses
 
@@ -12,7 +13,14 @@ LATE = {"READ_TIMEOUT": "5"}
 
 @pytest.mark.parametrize(
     ("name", "latency"),
-    [("nginx", 1.5), ("haproxy", 1.5), ("varnish", 1.5), ("tinyproxy", 1.5), ("squid", 2.5)],  # squid: up to 2 seconds
+    [
+        ("apache", 1.5),
+        ("nginx", 1.5),
+        ("haproxy", 1.5),
+        ("varnish", 1.5),
+        ("tinyproxy", 1.5),
+        ("squid", 2.5),
+    ],  # squid: up to 2 seconds
 )
 def test_proctor_works_until_after_the_timeout_of_a_gateway(
     gateways: Gateways, simulate: Simulate, run: Run, name: str, latency: float
@@ -24,7 +32,7 @@ def test_proctor_works_until_after_the_timeout_of_a_gateway(
     assert len(lost_responses(simulator, result)) == 1
 
 
-@pytest.mark.parametrize("name", ["nginx", "haproxy", "varnish", "squid", "tinyproxy"])
+@pytest.mark.parametrize("name", HTTP_GATEWAYS)
 def test_a_run_goes_on_after_the_timeout_of_a_gateway(
     gateways: Gateways, simulate: Simulate, run: Run, name: str
 ) -> None:
@@ -53,7 +61,7 @@ location @maintenance {{ default_type text/html; return {status} "<html><title>D
 
 
 @pytest.mark.parametrize("fault", ["reset-after", "cut-head", "cut-body"])
-@pytest.mark.parametrize("name", ["nginx", "haproxy", "varnish", "squid", "tinyproxy"])
+@pytest.mark.parametrize("name", HTTP_GATEWAYS)
 def test_proctor_breaks_off_after_the_work(
     gateways: Gateways, simulate: Simulate, run: Run, name: str, fault: str
 ) -> None:
