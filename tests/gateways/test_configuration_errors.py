@@ -8,10 +8,10 @@ from tests.gateways.configurations import USER
 from tests.gateways.conftest import Authority, Gateways, Run, Simulate
 
 
-def stopped(result: Result, code: int, *simulators: Simulator) -> bool:
-    """Whether a run ended with a code, reported no loss, and had Proctor process nothing."""
+def assert_stopped(result: Result, code: int, *simulators: Simulator) -> None:
+    """A run ended with this code, reported no loss, and had Proctor process nothing."""
     assert (result.code, result.summary["lost"]) == (code, []), result.stderr.decode()
-    return not any(simulator.record for simulator in simulators)
+    assert not any(simulator.record for simulator in simulators)
 
 
 @pytest.mark.parametrize("name", ["nginx", "haproxy", "stunnel"])
@@ -23,7 +23,7 @@ def test_a_gateway_wants_a_client_certificate(
     gateway = gateways.start(name, simulator.port, tls=authority.certificate, client_certificate=True)
     for _ in range(5):
         result = run(simulator, TLS_CA_FILE=authority.file, **gateway.settings())
-        assert stopped(result, 78, simulator)
+        assert_stopped(result, 78, simulator)
         assert "client certificate" in result.message
         assert str(gateway.port) in result.message
 
@@ -32,7 +32,7 @@ def test_http_is_sent_to_a_tls_port(gateways: Gateways, simulate: Simulate, run:
     simulator = simulate()
     gateway = gateways.start("nginx", simulator.port, tls=authority.certificate)
     result = run(simulator, PROCTOR_URL=f"http://127.0.0.1:{gateway.port}")
-    assert stopped(result, 78, simulator)
+    assert_stopped(result, 78, simulator)
     assert "PROCTOR_URL" in result.message
     assert "https" in result.message
 
@@ -42,7 +42,7 @@ def test_a_gateway_wants_a_login_of_its_own(gateways: Gateways, simulate: Simula
     login = 'auth_basic "Staff only"; auth_basic_user_file users;'
     gateway = gateways.start("nginx", simulator.port, location=login)
     result = run(simulator, **gateway.settings())
-    assert stopped(result, 77, simulator)
+    assert_stopped(result, 77, simulator)
     assert "gateway" in result.message
 
 
@@ -55,7 +55,7 @@ location @denied {{ default_type text/html; return 403 "<html><head><title>{titl
 """
     gateway = gateways.start("nginx", simulator.port, location="deny all;", server=page)
     result = run(simulator, **gateway.settings())
-    assert stopped(result, 77, simulator)
+    assert_stopped(result, 77, simulator)
     assert "gateway" in result.message
     assert title in result.message
 
@@ -82,7 +82,7 @@ def test_a_proxy_wants_a_login(
         f"{scheme.upper()}_PROXY": f"http://{login}127.0.0.1:{gateway.port}",
     }
     result = run(direct, **settings)
-    assert stopped(result, 78, plain, tls)
+    assert_stopped(result, 78, plain, tls)
     assert f"{scheme.upper()}_PROXY" in result.message
     assert b"wrong-pass" not in result.stderr
 
@@ -97,7 +97,7 @@ def test_a_proxy_rejects_a_login_with_401(
     gateway = gateways.start("tinyproxy", proxied.port, login=True)
     proxy = {f"{scheme.upper()}_PROXY": f"http://{USER}:wrong-pass@127.0.0.1:{gateway.port}"}
     result = run(direct, PROCTOR_URL=proxied.url, TLS_CA_FILE=authority.file, **proxy)
-    assert stopped(result, code, plain, tls)
+    assert_stopped(result, code, plain, tls)
     assert word in result.message
     assert b"wrong-pass" not in result.stderr
 
@@ -109,5 +109,5 @@ def test_a_certificate_is_not_trusted_through_a_tunnel(
     plain, tls = simulate(), simulate(certificate=authority.certificate[:2])
     gateway = gateways.start(name, tls.port)
     result = run(plain, PROCTOR_URL=tls.url, HTTPS_PROXY=gateway.url)
-    assert stopped(result, 78, plain, tls)
+    assert_stopped(result, 78, plain, tls)
     assert "TLS_CA_FILE" in result.message

@@ -10,14 +10,14 @@ import pytest
 
 from tests.gateways.configurations import HTTP_GATEWAYS, PASSWORD, USER
 from tests.gateways.conftest import Authority, Gateways, Run, Simulate
-from tests.gateways.promise import is_complete
+from tests.gateways.promise import assert_complete
 
 
 @pytest.mark.parametrize("name", HTTP_GATEWAYS)
 def test_a_healthy_run(gateways: Gateways, simulate: Simulate, run: Run, name: str) -> None:
     simulator = simulate(exams=1000)
     gateway = gateways.start(name, simulator.port)
-    assert is_complete(simulator, run(simulator, **gateway.settings()))
+    assert_complete(simulator, run(simulator, **gateway.settings()))
 
 
 @pytest.mark.parametrize("login", [False, True])
@@ -30,7 +30,7 @@ def test_a_healthy_run_through_a_tunnel(
     credentials = f"{USER}:{PASSWORD}@" if login else ""
     proxy = f"http://{credentials}127.0.0.1:{gateway.port}"
     result = run(simulator, HTTPS_PROXY=proxy, TLS_CA_FILE=authority.file)
-    assert is_complete(simulator, result)
+    assert_complete(simulator, result)
     assert PASSWORD.encode() not in result.stderr
 
 
@@ -41,7 +41,7 @@ def test_a_healthy_run_through_a_proxy_with_a_login(
     simulator = simulate()
     gateway = gateways.start(name, simulator.port, login=True)
     result = run(simulator, HTTP_PROXY=f"http://{USER}:{PASSWORD}@127.0.0.1:{gateway.port}")
-    assert is_complete(simulator, result)
+    assert_complete(simulator, result)
     assert PASSWORD.encode() not in result.stderr
 
 
@@ -51,7 +51,7 @@ def test_a_healthy_run_through_a_gateway_that_terminates_tls(
 ) -> None:
     simulator = simulate()
     gateway = gateways.start(name, simulator.port, tls=authority.certificate)
-    assert is_complete(simulator, run(simulator, TLS_CA_FILE=authority.file, **gateway.settings()))
+    assert_complete(simulator, run(simulator, TLS_CA_FILE=authority.file, **gateway.settings()))
 
 
 def test_a_healthy_run_through_a_gateway_that_compresses(gateways: Gateways, simulate: Simulate, run: Run) -> None:
@@ -59,7 +59,7 @@ def test_a_healthy_run_through_a_gateway_that_compresses(gateways: Gateways, sim
     gateway = gateways.start(
         "nginx", simulator.port, location="gzip on; gzip_types application/json; gzip_proxied any;"
     )
-    assert is_complete(simulator, run(simulator, **gateway.settings()))
+    assert_complete(simulator, run(simulator, **gateway.settings()))
 
 
 def test_a_proxy_that_closes_unannounced_causes_no_false_alarm(
@@ -68,7 +68,7 @@ def test_a_proxy_that_closes_unannounced_causes_no_false_alarm(
     """Tinyproxy's next connection may be taken for open still, at some speeds only: hence many short calls."""
     simulator = simulate(exams=400, limit=10)
     gateway = gateways.start("tinyproxy", simulator.port)
-    assert is_complete(simulator, run(simulator, **gateway.settings()))
+    assert_complete(simulator, run(simulator, **gateway.settings()))
 
 
 class EarlyHints(BaseRequestHandler):
@@ -106,4 +106,4 @@ def test_interim_responses_that_a_gateway_passes_on_are_skipped(
 ) -> None:
     simulator = simulate()
     gateway = gateways.start("haproxy", early_hints(simulator.port), backend="http-request set-header Connection close")
-    assert is_complete(simulator, run(simulator, **gateway.settings()))
+    assert_complete(simulator, run(simulator, **gateway.settings()))
