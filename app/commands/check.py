@@ -1,4 +1,4 @@
-"""Verifies settings, output, token and endpoint, one line each, without expiring anything and without leaving a file."""
+"""Verifies settings, output, token and endpoint, one line each, without expiring anything or leaving a file."""
 
 from collections.abc import Callable
 from pathlib import Path

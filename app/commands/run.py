@@ -102,7 +102,7 @@ def _wait_for_earlier_call(seconds: float, stop: Stop) -> None:
         log_event(
             logging.WARNING,
             "earlier_call",
-            f"Proctor may still be at work on the last call of an earlier run: waiting {seconds:.0f} s for that to end.",
+            f"Proctor may still be at work on the last call of an earlier run: waiting {seconds:.0f} s for it to end.",
             seconds=round(seconds, 3),
         )
         stop.sleep(seconds)

@@ -1,7 +1,7 @@
 """The idle process of a container in which a scheduler starts runs, as docker compose with ofelia does.
 
-It is PID 1 there, and what receives the signal of a container's stop. It passes the signal on to the runs in its container and waits
-for them: everything in a container is killed as soon as its PID 1 ends. Linux only.
+It is PID 1 there, and what receives the signal of a container's stop. It passes the signal on to the runs in its
+container and waits for them: everything in a container is killed as soon as its PID 1 ends. Linux only.
 """
 
 import logging

@@ -15,6 +15,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from requests.adapters import HTTPAdapter
@@ -29,6 +30,7 @@ LONGEST_RESPONSE = 16 * 1024 * 1024
 CHUNK = 64 * 1024  # bytes; a response has some 20 KB, and each further read takes time
 
 _NOTICE_EVERY = 30.0  # seconds
+_ALERT_WITHIN = 1.0  # seconds
 
 # Firewalls drop connections that are silent for minutes, as a long call is.
 _KEEP_ALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)] + [
@@ -96,7 +98,11 @@ def _pool_classes(adapter: Adapter) -> dict[str, type[HTTPConnectionPool]]:
             if not adapter.exchange.sent:
                 adapter.exchange.sent_at = time.monotonic()
                 adapter.exchange.socket = self.sock
-            super().send(data)
+            try:
+                super().send(data)
+            except ssl.SSLError:
+                _raise_alert(self.sock)
+                raise
 
         def response_class(self, sock: socket.socket, **options: Any) -> http.client.HTTPResponse:  # type: ignore[override]
             return _Response(_ResponseReader(sock, adapter), **options)
@@ -111,6 +117,13 @@ def _pool_classes(adapter: Adapter) -> dict[str, type[HTTPConnectionPool]]:
         ConnectionCls = ObservedTLS
 
     return {"http": Pool, "https": PoolTLS}
+
+
+def _raise_alert(sock: Any) -> None:
+    """Raise the alert with which the other side ended TLS: where it did so, a write fails without its reason."""
+    sock.settimeout(_ALERT_WITHIN)
+    with suppress(TimeoutError, ssl.SSLEOFError, ConnectionError):
+        sock.recv(1)
 
 
 class _Response(http.client.HTTPResponse):
@@ -144,6 +157,7 @@ class _ResponseReader(io.RawIOBase):
 
     def __init__(self, sock: socket.socket, adapter: Adapter) -> None:
         self._sock = sock
+        self._timeout = sock.gettimeout()
         self._sock.settimeout(0)
         self._file = sock.makefile("rb", buffering=0)  # keeps the socket open until the response has been read
         self._stop = adapter.stop
@@ -184,6 +198,9 @@ class _ResponseReader(io.RawIOBase):
             self._on_waiting(waited + seconds)
 
     def close(self) -> None:
+        if not self.closed:
+            with suppress(OSError):
+                self._sock.settimeout(self._timeout)  # after the response to a CONNECT, TLS begins on it
         self._file.close()
         super().close()
 

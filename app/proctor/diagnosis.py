@@ -17,7 +17,7 @@ from app.proctor.connection import BrokenResponse
 from app.proctor.response import Response
 
 _PROXY_LOGIN = (
-    "The proxy for {host} wants a login (407). Put one that it accepts in HTTPS_PROXY or HTTP_PROXY, as"
+    "The proxy for {host} wants a login (407), or did not accept the one it got. Put it in HTTPS_PROXY or HTTP_PROXY, as"
     " http://user:password@proxy.example.org:3128, or leave {host} out of it with NO_PROXY."
 )
 _CLIENT_CERTIFICATE = (
@@ -41,7 +41,7 @@ def of_unsent(error: Exception, url: str) -> Exception | None:
     if failure := _of_tls(error, host):
         return failure
     tunnel = _tunnel_status(error)
-    if tunnel == "407":
+    if tunnel in ("401", "407"):  # tinyproxy says 401 of a wrong login, 407 of a missing one
         return Misconfigured(_PROXY_LOGIN.format(host=host))
     if isinstance(error, (ValueError, TypeError)):  # from deep within the libraries, for unusable hosts and proxies
         kind = type(error).__name__

@@ -6,7 +6,6 @@ may have been.
 """
 
 import logging
-import re
 
 import requests
 
@@ -14,6 +13,7 @@ from app.exceptions import CredentialsRejected, Failure, Misconfigured, Transien
 from app.logs import log_event
 from app.model import Batch
 from app.proctor.batch import parse_batch
+from app.proctor.gateways import was_not_passed_on, was_passed_on
 from app.proctor.response import Response
 from app.proctor.transport import IncompleteResponse, Transport
 from app.settings import Settings
@@ -23,10 +23,6 @@ from app.signals import FIRST
 # a call that it had passed on: Varnish gives up after a minute, haproxy refuses after some 3 seconds.
 _LATE = 10.0  # seconds
 _LATE_PART = 0.1
-
-# What Envoy says of a call that it had not passed on. Any other "reset reason" came after that.
-_ENVOY_NOT_PASSED_ON = re.compile(rb"reset reason: *(remote connection failure|local connection failure|overflow)")
-_PASSED_ON = re.compile(rb"reset reason:|connection termination|Guru Meditation|Varnish", re.IGNORECASE)
 
 
 class ResponseLost(Transient):
@@ -75,7 +71,8 @@ class Endpoint:
         if _rejects_token(response):
             raise TokenRejected(f"{self.url} rejected the token with {response.status}")
         late = response.seconds >= self._late
-        if response.status in (429, 503) and not late and not _was_passed_on(response):
+        rejected = response.status in (429, 503) and not was_passed_on(response)
+        if (rejected or (response.status == 500 and was_not_passed_on(response))) and not late:
             raise Transient(f"Proctor rejected the call: {response}", response.retry_after)
         # What comes late from a URL that worked before is a gateway's word for a call that took too long.
         if not (late and self._worked) and (failure := _failure(response, self.url)):
@@ -129,13 +126,6 @@ def _rejects_token(response: Response) -> bool:
     if response.status == 401:
         return not challenge.startswith("basic")
     return response.status == 400 and (challenge.startswith("bearer") or b"invalid_grant" in response.body)
-
-
-def _was_passed_on(response: Response) -> bool:
-    """Whether a 503 or 429 bears the mark of a gateway that had passed the call on to Proctor before."""
-    if "X-Varnish" in response.headers or "varnish" in response.header("Via").lower():
-        return True
-    return bool(_PASSED_ON.search(response.body)) and not _ENVOY_NOT_PASSED_ON.search(response.body)
 
 
 def _failure(response: Response, url: str) -> Failure | None:
