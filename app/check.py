@@ -1,13 +1,14 @@
 """Proves settings, output, token and endpoint, one line each, without expiring anything and without leaving a file."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from app.auth import Tokens
 from app.exits import ExitCode, Failure, Unavailable
 from app.job import still_waiting
 from app.proctor import Proctor
-from app.settings import NAMES, Configuration
+from app.settings import NAMES, Configuration, schedule_problem
 from app.signals import Interrupted, Stop
 from app.streams import say
 from app.transport import Transient, Transport
@@ -17,15 +18,18 @@ from app.volume import prove_writable
 def check(configuration: Configuration, stop: Stop) -> int:
     """Print a checklist on stdout; return the exit code of the first thing that is wrong."""
     for name in NAMES:
-        say(f"        {name:<20} {configuration.shown(name)}  [{configuration.sources[name]}]")
+        say(f"        {name:<20} {configuration.shown(name)}  [{configuration[name].source}]")
     for warning in configuration.warnings:
         say(f"WARNING {warning}")
-    for problem in configuration.problems:
+    problems = [*configuration.problems]
+    if configuration.schedule and (problem := schedule_problem(configuration.schedule)):
+        problems.append(problem)
+    for problem in problems:
         say(f"FAILED  {problem}")
-    if configuration.problems:
+    if problems:
         return ExitCode.CONFIGURATION
 
-    settings = configuration.settings()._replace(max_attempts=1)
+    settings = replace(configuration.settings(), max_attempts=1)
     transport = Transport.of(settings, stop, still_waiting)
     tokens = Tokens(settings, transport, stop.wait)
     proctor = Proctor(settings, transport)
