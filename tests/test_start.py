@@ -9,7 +9,7 @@ from pathlib import Path
 from app.simulator import Simulator
 from tests.conftest import ROOT, Result
 
-SLOW = {"tenacity", "dataclasses", "dotenv", "argparse", "difflib", "app.simulator"}
+SLOW = {"tenacity", "argparse", "app.simulator"}
 
 
 def imported(result: Result) -> set[str]:

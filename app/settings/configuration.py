@@ -136,7 +136,7 @@ def _take_proxies(environ: Mapping[str, str], dotenv: Dotenv, configuration: Con
             try:
                 os.fsencode(parsers.text(value))
             except ValueError:
-                configuration.problems.append(f"{name} (from {dotenv.path}) contains characters that no proxy has.")
+                configuration.problems.append(f"{name} (from {dotenv.path}) cannot be put into the environment.")
             else:
                 configuration.proxies[name] = value
 

@@ -17,6 +17,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 
 from app.settings.declarations import EVERY_NAME, NAMES
@@ -74,8 +75,9 @@ def _resembles(name: str, setting: str) -> bool:
     return max(slips) <= 1 and sum(slips) <= 2
 
 
-def _words(name: str) -> list[str]:
-    return [word for word in re.split(r"[_.\-]", name) if word]
+@cache
+def _words(name: str) -> tuple[str, ...]:
+    return tuple(word for word in re.split(r"[_.\-]", name) if word)
 
 
 def _slips(text: str, other: str) -> int:

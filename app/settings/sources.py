@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# dotenv_values, the public function, names the line of what it cannot parse in a log message only. It has no word on
-# the line of a name without a value, or on what stood there before quotes and comments were taken off.
+# Not dotenv_values, the package's public function: it gives no line numbers, skips what it cannot parse, and does not
+# show whether quotes or a comment were removed from a value.
 from dotenv.parser import Binding, parse_stream
 
 from app.settings.declarations import CA_VARIABLES, DECLARATIONS, EVERY_NAME, FORMER, PROXY_VARIABLES
