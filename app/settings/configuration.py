@@ -104,7 +104,7 @@ def _find(name: str, declaration: Declaration, sources: Sources, configuration: 
         found = sources.look_up(name)
     except ValueError as error:
         configuration.problems.append(str(error))
-        return default
+        return Setting(default.value, None, "not usable")
     if not found:
         if declaration.default is None:
             configuration.problems.append(f"{name} is not set.")
@@ -163,7 +163,7 @@ def _validate(configuration: Configuration) -> None:
         problems += [
             f"{name} is not set; the grant type password needs it (AUTH_GRANT_TYPE=client_credentials does not)."
             for name in ("AUTH_USERNAME", "AUTH_PASSWORD")
-            if found[name].value is None and not any(problem.startswith(name) for problem in problems)
+            if found[name].value is None and found[name].source == "default"
         ]
     client_name = found["CLIENT_NAME"].value
     if found["PROCTOR_URL"].value and client_name:

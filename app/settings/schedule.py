@@ -99,8 +99,8 @@ def _check_fields(texts: list[str]) -> None:
             f" {advice}"
         )
     if len(texts) != len(_FIELDS):
-        raise ValueError(f"has {len(texts)} fields; ofelia needs six, seconds first, such as 0 0 2 * * *")
+        raise ValueError(f"does not have six fields, seconds first, such as 0 0 2 * * *, but {len(texts)}")
     *_, days, months, _ = (field.parse(text) for field, text in zip(_FIELDS, texts, strict=True))
     any_weekday = any(item[0] in "*?" for item in texts[5].split(","))
     if any_weekday and min(days) > max(_LONGEST_MONTHS.get(month, 31) for month in months):
-        raise ValueError("names a day that no month of its has, so the job would never run")
+        raise ValueError("has a day that none of its months has, so the job would never run")

@@ -22,7 +22,6 @@ MISSPELT = [
     ("MAX_ATEMPTS", "MAX_ATTEMPTS"),
     ("MAX_ATTEMPT", "MAX_ATTEMPTS"),
     ("MAX_LOST_RESPONCES", "MAX_LOST_RESPONSES"),
-    ("MAX_LOST_REPSONSE", None),
     ("MAX_LOTS_REPSONSES", "MAX_LOST_RESPONSES"),
     ("PROCTOR_ULR", "PROCTOR_URL"),
     ("PROCTER_URL", "PROCTOR_URL"),
@@ -33,16 +32,15 @@ MISSPELT = [
     ("AUTH_PASSWORDFILE", "AUTH_PASSWORD_FILE"),
     ("TLS_CA_FLIE", "TLS_CA_FILE"),
 ]
-CAUGHT = [(name, setting) for name, setting in MISSPELT if setting]
 
 
-@pytest.mark.parametrize(("name", "setting"), CAUGHT)
+@pytest.mark.parametrize(("name", "setting"), MISSPELT)
 def test_a_misspelt_setting_in_the_environment_is_a_problem(places: Places, name: str, setting: str) -> None:
     problem = places.problem(**{name: SECRET})
     assert problem == f"{name} is not a known setting; did you mean {setting}?"
 
 
-@pytest.mark.parametrize(("name", "setting"), CAUGHT)
+@pytest.mark.parametrize(("name", "setting"), MISSPELT)
 def test_a_misspelt_setting_in_a_dotenv_is_a_problem_with_its_line(places: Places, name: str, setting: str) -> None:
     places.write_dotenv(f"# a comment\n{name}={SECRET}\n")
     configuration = places.read()
@@ -79,6 +77,12 @@ def test_a_misspelt_setting_is_one_problem_among_all_others(places: Places) -> N
     problems = places.read(AUTH_PASSWORD=None, AUTH_PASWORD=SECRET, MAX_WAIT="soon").problems
     assert [problem.split()[0] for problem in problems] == ["AUTH_PASWORD", "MAX_WAIT", "AUTH_PASSWORD"]
     assert SECRET not in "".join(problems)
+
+
+def test_a_required_setting_that_is_misspelt_is_also_reported_as_not_set(places: Places) -> None:
+    for name, misspelt in (("AUTH_PASSWORD", "AUTH_PASSWORDS"), ("CLIENT_NAME", "CLIENT_NAMES")):
+        problems = places.read(**{name: None, misspelt: "x"}).problems
+        assert [problem.split(" is ")[0] for problem in problems] == [misspelt, name]
 
 
 @pytest.mark.parametrize("name", [name + suffix for name in NAMES for suffix in ("", "_FILE")])

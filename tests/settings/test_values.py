@@ -1,11 +1,13 @@
 """What a setting may be: its default, the values that are understood, and those that are refused."""
 
+import re
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import pytest
 
 from app.settings import NAMES
+from app.settings.declarations import DECLARATIONS
 from tests.conftest import ROOT
 from tests.settings.places import REQUIRED, SECRET, SECRETS, Places, everything_shown
 
@@ -275,3 +277,10 @@ def test_settings_cannot_be_changed_but_a_copy_can_differ(places: Places) -> Non
 def test_every_setting_is_listed_in_the_example() -> None:
     example = (ROOT / ".env.example").read_text(encoding="utf-8")
     assert [name for name in NAMES if f"{name}=" not in example] == []
+
+
+def test_the_example_shows_the_defaults() -> None:
+    example = (ROOT / ".env.example").read_text(encoding="utf-8")
+    shown = dict(re.findall(r"^#([A-Z_]+)=(.+)$", example, re.MULTILINE))
+    defaults = {name: declaration.default for name, declaration in DECLARATIONS.items() if declaration.default}
+    assert {name: text for name, text in shown.items() if name in NAMES} == defaults
