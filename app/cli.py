@@ -57,7 +57,9 @@ def _dispatch(arguments: Sequence[str], stop: Stop) -> int:
 def _read_settings(stop: Stop) -> Configuration:
     with stop.interruptible(FIRST):  # a named pipe in place of a file may never be written to
         configuration = settings.read()
-    logs.configure(configuration.values["LOG_LEVEL"], configuration.values["LOG_FORMAT"])
+    logs.configure(configuration["LOG_LEVEL"].value, configuration["LOG_FORMAT"].value)
+    for name, value in configuration.proxies.items():
+        os.environ.setdefault(name, value)  # where requests looks for them
     return configuration
 
 
@@ -77,7 +79,7 @@ def _with_settings(act: Callable[[Settings], int], stop: Stop) -> int:
         f"Ended with exit code {code}: nothing was expired. Fix these settings, in the environment, in secret files or"
         " in .env in the working directory.",
     )
-    ping(configuration.values["HEARTBEAT_URL"], str(code), stop, ended_by=FIRST)
+    ping(configuration["HEARTBEAT_URL"].value, str(code), stop, ended_by=FIRST)
     return code
 
 

@@ -201,7 +201,7 @@ def test_a_token_endpoint_that_stays_down_ends_the_run_before_anything_is_expire
     assert simulator.record == []
 
 
-@pytest.mark.parametrize(("faults", "code"), [(["ok", "401"], 77), (["ok", *["503"] * 9], 69), (["ok", "html"], 76)])
+@pytest.mark.parametrize(("faults", "code"), [(["ok", "401"], 77), (["ok", *["503"] * 12], 69), (["ok", "html"], 76)])
 def test_a_token_that_cannot_be_renewed_ends_the_run_with_the_rows_so_far(
     simulate: Simulate, run: Run, faults: list[str], code: int
 ) -> None:

@@ -45,7 +45,7 @@ def test_each_setting_is_shown_with_its_source_but_no_secret(
 ) -> None:
     simulator = simulate()
     (jobs.directory / "client").write_text("SBAC_PT\n")
-    (jobs.directory / ".env").write_text("MAX_ATTEMPTS=7\nAUTH_PASWORD=hunter2\n")
+    (jobs.directory / ".env").write_text("MAX_ATTEMPTS=7\nAUTH_PAS=hunter2\n")
     result = run(
         simulator,
         "check",
@@ -69,7 +69,7 @@ def test_each_setting_is_shown_with_its_source_but_no_secret(
     ]:
         assert value in shown[name]
         assert f"[{source}]" in shown[name]
-    assert any(line.startswith("WARNING") and "AUTH_PASWORD" in line for line in lines)
+    assert any(line.startswith("WARNING") and "AUTH_PAS" in line for line in lines)
     for secret in ("hunter2", *(simulator.world.credentials[name] for name in ("client_secret", "password"))):
         assert secret not in (result.stdout + result.stderr).decode()
 

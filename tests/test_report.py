@@ -398,7 +398,7 @@ def test_a_volume_gets_a_csv_and_its_summary_for_nobody_else_to_read(
 
 
 @pytest.mark.parametrize(
-    ("client_name", "stem"), [("a/../b c.d%", "a_b_c_d_"), ("\u00e9t\u00e9", "_t_"), ("x" * 300, "x" * 64)]
+    ("client_name", "stem"), [("a&..\\b c.d%", "a_b_c_d_"), ("\u00e9t\u00e9", "_t_"), ("x" * 300, "x" * 64)]
 )
 def test_any_client_name_makes_a_name_of_a_file(
     simulate: Simulate, run: Run, volume: Path, client_name: str, stem: str

@@ -1,6 +1,7 @@
 """Verifies settings, output, token and endpoint, one line each, without expiring anything or leaving a file."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from app.commands.run import log_waiting
@@ -9,7 +10,7 @@ from app.output.volume import verify_writable
 from app.proctor.endpoint import Endpoint, TokenRejected
 from app.proctor.tokens import Tokens
 from app.proctor.transport import Transport
-from app.settings import NAMES, Configuration
+from app.settings import NAMES, Configuration, schedule_problem
 from app.signals import Stop
 from app.streams import print_line
 
@@ -17,15 +18,18 @@ from app.streams import print_line
 def check(configuration: Configuration, stop: Stop) -> int:
     """Print a checklist on stdout; return the exit code of the first thing that is wrong."""
     for name in NAMES:
-        print_line(f"        {name:<20} {configuration.shown(name)}  [{configuration.sources[name]}]")
+        print_line(f"        {name:<20} {configuration.shown(name)}  [{configuration[name].source}]")
     for warning in configuration.warnings:
         print_line(f"WARNING {warning}")
-    for problem in configuration.problems:
+    problems = [*configuration.problems]
+    if configuration.schedule and (problem := schedule_problem(configuration.schedule)):
+        problems.append(problem)
+    for problem in problems:
         print_line(f"FAILED  {problem}")
-    if configuration.problems:
+    if problems:
         return ExitCode.CONFIGURATION
 
-    settings = configuration.settings()._replace(max_attempts=1)
+    settings = replace(configuration.settings(), max_attempts=1)
     transport = Transport.from_settings(settings, stop, log_waiting)
     tokens = Tokens(settings, transport, stop.sleep)
     endpoint = Endpoint(settings, transport)

@@ -20,7 +20,7 @@ def demo(exams: int, faults: bool, stop: Stop) -> int:
         configuration = settings.read(
             simulator.settings() | {"MAX_WAIT": "1"} | log_settings, secrets_dir=nowhere, dotenv=nowhere / "none"
         )
-        logs.configure(configuration.values["LOG_LEVEL"], configuration.values["LOG_FORMAT"])
+        logs.configure(configuration["LOG_LEVEL"].value, configuration["LOG_FORMAT"].value)
         os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"
         log_event(
             logging.WARNING,

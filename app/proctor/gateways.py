@@ -1,0 +1,29 @@
+"""What a response with an error says of the proxies and gateways that it came through.
+
+Whether they had passed the call on to Proctor decides whether exams may have been changed. Facts as observed with
+nginx, haproxy, Apache, Envoy, Varnish, Caddy, squid and tinyproxy.
+"""
+
+import re
+
+from app.proctor.response import Response
+
+# The marks of a gateway that had passed the call on, or may have: Varnish says 503 whatever happened after.
+_PASSED_ON = re.compile(
+    rb"reset reason:|connection termination|Guru Meditation|Varnish|Could not retrieve all the headers", re.IGNORECASE
+)
+# What Envoy says of a call that it had not passed on; any other "reset reason" came after that.
+_ENVOY_NOT_PASSED_ON = re.compile(rb"reset reason: *(remote connection failure|local connection failure|overflow)")
+_TINYPROXY_NOT_PASSED_ON = re.compile(rb"Unable to connect")
+
+
+def was_passed_on(response: Response) -> bool:
+    """Whether a 503 or 429 bears the mark of a gateway that may have passed the call on to Proctor."""
+    if "X-Varnish" in response.headers or "varnish" in response.header("Via").lower():
+        return True
+    return bool(_PASSED_ON.search(response.body)) and not _ENVOY_NOT_PASSED_ON.search(response.body)
+
+
+def was_not_passed_on(response: Response) -> bool:
+    """Whether a 500 is that of tinyproxy, which says so when it cannot connect to Proctor."""
+    return "tinyproxy" in response.header("Server").lower() and bool(_TINYPROXY_NOT_PASSED_ON.search(response.body))

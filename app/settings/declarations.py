@@ -1,0 +1,91 @@
+"""Every setting, declared once: its name, type, parser and default, and whether it is a secret."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from app.settings import parsers
+
+EXPIRE_PATH = "/Services/exams/expire"
+_DAY = 86_400
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What a setting may be. `default` is None for one that is required, and empty for one that may be missing."""
+
+    parse: Callable[[str], Any]
+    default: str | None
+    secret: bool
+
+
+# Each of these returns a dataclass field, and says that it is a T so that mypy compares parser and attribute.
+def _required(parse: Callable[[str], T], *, secret: bool = False) -> T:
+    declared: T = field(metadata={"declaration": Declaration(parse, None, secret)})
+    return declared
+
+
+def _optional(parse: Callable[[str], T], *, secret: bool = False) -> T | None:
+    declared: T | None = field(metadata={"declaration": Declaration(parse, "", secret)})
+    return declared
+
+
+def _with_default(default: str, parse: Callable[[str], T]) -> T:
+    declared: T = field(metadata={"declaration": Declaration(parse, default, secret=False)})
+    return declared
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)  # no repr: some are secrets, and none of them goes into a log
+class Settings:
+    """The settings of a run. The setting NAME is the attribute `name`. All durations are in seconds."""
+
+    proctor_url: str = _required(parsers.proctor_url)
+    client_name: str = _required(parsers.client_name)
+    auth_url: str = _required(parsers.url)
+    auth_client_id: str = _required(parsers.text)
+    auth_client_secret: str = _required(str, secret=True)
+    auth_username: str | None = _optional(parsers.text)
+    auth_password: str | None = _optional(str, secret=True)
+    auth_grant_type: str = _with_default("password", parsers.choice("password", "client_credentials"))
+    auth_client_auth: str = _with_default("post", parsers.choice("post", "basic"))
+    auth_scope: str | None = _optional(parsers.text)
+    tls_verify: bool = _with_default("true", parsers.truth)
+    tls_ca_file: str | None = _optional(parsers.ca_file)
+    connect_timeout: float = _with_default("10", parsers.number(float, 0.001, _DAY))
+    read_timeout: float = _with_default("300", parsers.number(float, 0.001, _DAY))
+    # Together about ten minutes of patience (1 + 2 + 4 + … + 64 + 4 times 120 s): a restart of OpenAM takes minutes.
+    max_attempts: int = _with_default("12", parsers.number(int, 1, 1000))
+    max_wait: float = _with_default("120", parsers.number(float, 0, _DAY))
+    max_lost_responses: int = _with_default("2", parsers.number(int, 0, 1000))
+    max_runtime: float = _with_default("0", parsers.number(float, 0, 7 * _DAY))
+    fail_on_no_progress: bool = _with_default("false", parsers.truth)
+    output_dir: Path | None = _optional(parsers.directory)  # noqa: RUF009 - it returns a field
+    log_level: str = _with_default("INFO", parsers.choice("DEBUG", "INFO", "WARNING", "ERROR"))
+    log_format: str = _with_default("text", parsers.choice("text", "json"))
+    heartbeat_url: str | None = _optional(parsers.url, secret=True)
+
+    @property
+    def expire_url(self) -> str:
+        """The endpoint that expires the overdue exams."""
+        return f"{self.proctor_url}{EXPIRE_PATH}/{quote(self.client_name, safe='')}"
+
+
+DECLARATIONS: dict[str, Declaration] = {item.name.upper(): item.metadata["declaration"] for item in fields(Settings)}
+NAMES = tuple(DECLARATIONS)
+EVERY_NAME = NAMES + tuple(f"{name}_FILE" for name in NAMES)
+
+# Variables that other programs share with this one. What `.env` says of a proxy holds here as it does under docker.
+PROXY_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")  # in upper or lower case
+CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+
+# The names of the settings of the older script.
+FORMER = {
+    "ENDPOINT": "PROCTOR_URL",
+    "SSL_CHECKS": "TLS_VERIFY",
+    "AUTH_ENDPOINT": "AUTH_URL",
+    "AUTH_PAYLOAD": "AUTH_CLIENT_ID, AUTH_CLIENT_SECRET, AUTH_USERNAME and AUTH_PASSWORD",
+}
