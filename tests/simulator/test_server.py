@@ -18,7 +18,7 @@ from uuid import UUID
 
 import pytest
 
-from app.simulator import RANDOM_FAULTS, Simulator, World
+from app.simulator import RANDOM_FAULTS, Scenario, Simulator
 from tests.conftest import PATIENCE, ROOT, Jobs
 
 EXPIRE = "/proctor/Services/exams/expire/"
@@ -29,7 +29,7 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 class Watched(Simulator):
     """An embedded Proctor that hands over what it wrote down of a call, so that a test can wait for it."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Scenario) -> None:
         super().__init__(world)
         self.notes: Queue[dict[str, Any]] = Queue()
 
@@ -48,7 +48,7 @@ Watch = Callable[..., Watched]
 @pytest.fixture
 def watch() -> Iterator[Watch]:
     with ExitStack() as stack:
-        yield lambda **world: stack.enter_context(Watched(World(**world)))
+        yield lambda **world: stack.enter_context(Watched(Scenario(**world)))
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def send(simulator: Simulator, method: str, path: str, body: str = "", **headers
 
 def token(simulator: Simulator) -> dict[str, str]:
     """The header with a new token."""
-    form = urlencode({"grant_type": "password", **simulator.world.credentials})
+    form = urlencode({"grant_type": "password", **simulator.scenario.credentials})
     return {"Authorization": f"Bearer {send(simulator, 'POST', TOKEN, form, **FORM).json()['access_token']}"}
 
 
@@ -218,7 +218,7 @@ def test_the_token_endpoint_refuses_with_an_oauth_error(
     watch: Watch, change: dict[str, str | None], status: int, error: str
 ) -> None:
     simulator = watch()
-    form = {"grant_type": "password", **simulator.world.credentials, **change}
+    form = {"grant_type": "password", **simulator.scenario.credentials, **change}
     body = urlencode({name: value for name, value in form.items() if value is not None})
     answer = send(simulator, "POST", TOKEN, body, **FORM)
     assert answer.status == status
@@ -230,14 +230,14 @@ def test_the_token_endpoint_refuses_with_an_oauth_error(
 @pytest.mark.parametrize(("method", "headers"), [("GET", FORM), ("POST", {"Content-Type": "application/json"})])
 def test_the_token_endpoint_takes_a_posted_form_alone(watch: Watch, method: str, headers: dict[str, str]) -> None:
     simulator = watch()
-    form = urlencode({"grant_type": "password", **simulator.world.credentials})
+    form = urlencode({"grant_type": "password", **simulator.scenario.credentials})
     answer = send(simulator, method, TOKEN, form, **headers)
     assert (answer.status, answer.json()["error"]) == (400, "invalid_request")
 
 
 def test_a_token_comes_with_its_lifetime(watch: Watch) -> None:
     simulator = watch(token_seconds=90)
-    form = urlencode({"grant_type": "client_credentials", **simulator.world.credentials})
+    form = urlencode({"grant_type": "client_credentials", **simulator.scenario.credentials})
     answer = send(simulator, "POST", TOKEN, form, **FORM).json()
     assert (answer["token_type"], answer["expires_in"]) == ("Bearer", 90)
     assert answer["access_token"] != token(simulator)["Authorization"].removeprefix("Bearer ")
@@ -414,7 +414,7 @@ def test_after_the_work_an_answer_may_be_no_answer_of_proctor(
 )
 def test_the_token_endpoint_fails_on_demand(watch: Watch, fault: str, status: int | None) -> None:
     simulator = watch(exams=1, token_faults=[fault])
-    form = urlencode({"grant_type": "password", **simulator.world.credentials})
+    form = urlencode({"grant_type": "password", **simulator.scenario.credentials})
     if status:
         answer = send(simulator, "POST", TOKEN, form, **FORM)
         assert answer.status == status
