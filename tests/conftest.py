@@ -95,9 +95,9 @@ def simulate() -> Iterator[Callable[..., Simulator]]:
     """Start embedded Proctors: `simulate(exams=250, faults=["503"])`, with the fields of `Scenario`."""
     with ExitStack() as stack:
 
-        def start(**world: Any) -> Simulator:
-            certificate = world.pop("certificate", None)
-            simulator = stack.enter_context(Simulator(Scenario(**world), certificate=certificate))
+        def start(**scenario: Any) -> Simulator:
+            certificate = scenario.pop("certificate", None)
+            simulator = stack.enter_context(Simulator(Scenario(**scenario), certificate=certificate))
             stack.callback(simulator.release.set)
             return simulator
 

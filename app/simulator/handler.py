@@ -20,7 +20,7 @@ _EXPIRE = "/proctor/Services/exams/expire/"
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Proctor as Tomcat serves it, and the token endpoint beside it. A fault gets the call in the form of this."""
+    """Proctor as Tomcat serves it, and the token endpoint beside it. Faults act on a call through its handler."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -51,7 +51,7 @@ class Handler(BaseHTTPRequestHandler):
         return str(self.headers.get("Accept", "*/*"))
 
     def _proctor(self, path: str) -> None:
-        """Security comes first, whatever the path; behind it, only the expire service exists."""
+        """Verify the token first, whatever the path; then only the expire service exists."""
         if re.search("%2f|%5c", path, re.IGNORECASE):
             return self.send(responses.from_proctor(400, cookie=False))
         if not path.startswith(_CONTEXT):

@@ -28,7 +28,7 @@ class Outcome(NamedTuple):
 
 
 class ExamService:
-    """The started exams, oldest first: those that are not due for long yet, then the overdue ones. Not thread-safe."""
+    """The started exams, oldest first: those not due yet, then the overdue ones. Not thread-safe."""
 
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
@@ -48,15 +48,16 @@ class ExamService:
 
         Another call may have done so meanwhile: then they are changed twice, as no transaction prevents that.
         """
+        ids = {number: self._id(number) for number in due}
         changed, updates = [], []
         for status in ("completed",) if half else ("completed", "expired"):
             numbers = [number for number in due if self._status(number) == status]
             if numbers:
-                updates.append({"status": status, "at": now(), "exams": [self._id(number) for number in numbers]})
+                updates.append({"status": status, "at": now(), "exams": [ids[number] for number in numbers]})
                 changed += numbers
                 self._finish(numbers)
         self._random.shuffle(changed)  # the service collects them into a set
-        return Outcome([self._id(number) for number in changed], self._body(changed, more), updates)
+        return Outcome([ids[number] for number in changed], self._body(changed, more), updates)
 
     def describe(self, exam_id: str) -> dict[str, Any]:
         """An exam, as the table `exam.exam` holds it."""

@@ -162,7 +162,10 @@ def _client(form: dict[str, str], authorization: str, decodes: bool) -> tuple[st
     """Id and secret of the client: HTTP Basic, which only `decodes` percent-decodes, or fields of the form."""
     if not (basic := re.fullmatch(r"Basic (.+)", authorization)):
         return form.get("client_id"), form.get("client_secret")
-    name, _, secret = base64.b64decode(basic[1]).decode().partition(":")
+    try:
+        name, _, secret = base64.b64decode(basic[1]).decode().partition(":")
+    except ValueError:
+        return None, None
     return (unquote_plus(name), unquote_plus(secret)) if decodes else (name, secret)
 
 
