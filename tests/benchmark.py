@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from app.simulator import Simulator, World
+from app.simulator import Scenario, Simulator
 from tests.campaign import certificate, trusted
 from tests.conftest import ROOT
 from tests.engine import IMAGE
@@ -62,7 +62,7 @@ def run(case: Case, arguments: Sequence[str]) -> tuple[float, str]:
     with (
         tempfile.TemporaryDirectory() as name,
         Simulator(
-            World(exams=case.exams, latency=case.latency), certificate=certificate(Path(name)) if case.tls else None
+            Scenario(exams=case.exams, latency=case.latency), certificate=certificate(Path(name)) if case.tls else None
         ) as simulator,
     ):
         environment = {**simulator.settings(), "PATH": os.environ["PATH"], "LOG_LEVEL": "WARNING"}
@@ -121,7 +121,7 @@ def peak(exams: int) -> float:
 
 def first_call(docker_run: Sequence[str], host: str, python: str) -> float:
     """The seconds from the start of the job's process to its first call, in a container or outside."""
-    with Simulator(World(exams=1), host=host) as simulator:
+    with Simulator(Scenario(exams=1), host=host) as simulator:
         assignments = [f"{name}={value}" for name, value in simulator.settings().items()]
         command = [*docker_run, *(part for one in assignments for part in ("-e", one)), IMAGE, "-c"]
         if not docker_run:

@@ -33,7 +33,7 @@ from typing import Any
 
 import trustme
 
-from app.simulator import Simulator, World
+from app.simulator import LATE_FAULTS, Outcome, Scenario, Simulator
 from tests.conftest import rows_of
 from tests.ordeal import FAILURES, KILLS, Ordeal, job
 
@@ -41,9 +41,13 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["app.cli", "app.commands.run", "requests", "tenacity", "tests.ordeal"])
 
 RARE_FAULTS = (
-    "silence-before silence-after drip huge not-utf8 odd-records sign-in 103-after 302 403 404 405 408-after 418 429:1"
-    " 503:date 504-half 524-after"
-).split()
+    *LATE_FAULTS,
+    *(
+        "silence-before silence-after drip huge not-utf8 odd-records sign-in 103-after 302 302-late 401-basic 403 404"
+        " 404-late 405 407 408-after 418 429:1 503:date 503-slow 504-half 524-after cut-lines foreign-audience"
+        " maintenance-200 null-list empty-list no-list plain-http"
+    ).split(),
+)
 SIGNALS: tuple[tuple[int, ...], ...] = (
     (signal.SIGKILL,),
     (signal.SIGTERM,),
@@ -76,7 +80,7 @@ class Watched(Simulator):
         super().begin(entry)
         self.moment()
 
-    def work(self, half: bool) -> tuple[list[str], bytes]:
+    def work(self, half: bool) -> Outcome:
         done = super().work(half)
         self.moment()
         return done
@@ -140,10 +144,10 @@ class Run:
         self.directory = directory
         self.chance = random.Random(seed)
         self.tally = Tally()
-        self.world = draw(self.chance, seed)
+        self.scenario = draw(self.chance, seed)
         self.to = self.chance.choice(("volume", "volume", "volume", "file", "pipe"))
         self.tls = self.chance.random() < 0.2
-        self.simulator = Watched(self.world, certificate=certificate(directory) if self.tls else None)
+        self.simulator = Watched(self.scenario, certificate=certificate(directory) if self.tls else None)
         self.settings = {
             **self.simulator.settings(),
             "MAX_WAIT": "0",
@@ -183,9 +187,9 @@ class Run:
         self.tally.broken.append(f"seed {self.seed}: {what}"[:2000])
 
     def calm(self) -> None:
-        self.world.fault_rate = 0
-        self.world.faults.clear()
-        self.world.token_faults.clear()
+        self.scenario.fault_rate = 0
+        self.scenario.faults.clear()
+        self.scenario.token_faults.clear()
 
     def start(
         self, changes: dict[str, str] | None = None, ordeal: Ordeal | None = None, log: str | None = "log"
@@ -270,7 +274,7 @@ class Run:
         """A setting that leads nowhere: nothing may be expired."""
         name, (value, codes) = self.chance.choice([*WRONG_WAYS.items()][: None if self.tls else -1])
         self.tally.troubles[f"{name} wrong"] += 1
-        self.world.token_faults.clear()
+        self.scenario.token_faults.clear()
         calls = len(self.simulator.record)
         if name == "TLS_CA_FILE":
             value = trusted(self.directory, "others")
@@ -375,9 +379,9 @@ class Run:
         counts["exams missing"] += len({exam for call in unnamed for exam in call["expired"]} - rows.keys())
 
 
-def draw(chance: random.Random, seed: int) -> World:
+def draw(chance: random.Random, seed: int) -> Scenario:
     """The world of a run."""
-    return World(
+    return Scenario(
         exams=chance.choice((0, chance.randrange(50), chance.randrange(400), chance.randrange(400))),
         limit=chance.choice((1 + chance.randrange(9), 10, 50, 100)),
         not_due=chance.choice((0, 0, chance.randrange(30), chance.randrange(120))),
@@ -386,6 +390,7 @@ def draw(chance: random.Random, seed: int) -> World:
         token_calls=chance.choice((0, 0, 1, 3)),
         token_seconds=chance.choice((3600, 3600, 1)),
         with_status=chance.random() > 0.1,
+        empty_list=chance.choice(("null", "null", "list", "missing")),
         faults=chance.choices(("ok", *RARE_FAULTS), k=8) if chance.random() < 0.2 else [],
         fault_rate=chance.choice((0, 0.2, 0.4, 0.8)),
         token_faults=chance.choices(

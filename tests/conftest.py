@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from app.simulator import Simulator, World
+from app.simulator import Scenario, Simulator
 
 pytest_plugins = ["tests.engine"]
 
@@ -92,12 +92,12 @@ def delivered(simulator: Simulator) -> list[str]:
 
 @pytest.fixture
 def simulate() -> Iterator[Callable[..., Simulator]]:
-    """Start embedded Proctors: `simulate(exams=250, faults=["503"])`, with the fields of `World`."""
+    """Start embedded Proctors: `simulate(exams=250, faults=["503"])`, with the fields of `Scenario`."""
     with ExitStack() as stack:
 
-        def start(**world: Any) -> Simulator:
-            certificate = world.pop("certificate", None)
-            simulator = stack.enter_context(Simulator(World(**world), certificate=certificate))
+        def start(**scenario: Any) -> Simulator:
+            certificate = scenario.pop("certificate", None)
+            simulator = stack.enter_context(Simulator(Scenario(**scenario), certificate=certificate))
             stack.callback(simulator.release.set)
             return simulator
 

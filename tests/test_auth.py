@@ -158,7 +158,7 @@ def test_a_wrong_credential_ends_the_run_with_what_to_check_and_no_secret(
     result = run(simulator, LOG_LEVEL="DEBUG", **{f"AUTH_{wrong.upper()}": SECRET})
     assert result.code == 77
     assert f"AUTH_{wrong.upper()}" in result.message
-    for secret in (SECRET, *(simulator.world.credentials[name] for name in ("client_secret", "password"))):
+    for secret in (SECRET, *(simulator.scenario.credentials[name] for name in ("client_secret", "password"))):
         assert secret not in everything(result)
     assert simulator.token_requests == 1  # a second try would help to lock the account
     assert simulator.record == []

@@ -70,7 +70,7 @@ def test_each_setting_is_shown_with_its_source_but_no_secret(
         assert value in shown[name]
         assert f"[{source}]" in shown[name]
     assert any(line.startswith("WARNING") and "AUTH_PAS" in line for line in lines)
-    for secret in ("hunter2", *(simulator.world.credentials[name] for name in ("client_secret", "password"))):
+    for secret in ("hunter2", *(simulator.scenario.credentials[name] for name in ("client_secret", "password"))):
         assert secret not in (result.stdout + result.stderr).decode()
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from app.simulator import Simulator, World
+from app.simulator import Scenario, Simulator
 from tests.conftest import ROOT, expired, rows_of
 from tests.engine import IMAGE, Engine
 from tests.test_docker import plain, write_secrets
@@ -121,7 +121,7 @@ class Stack:
 
 @pytest.fixture
 def proctor(engine: Engine) -> Iterator[Simulator]:
-    with Simulator(World(), host=engine.host) as simulator:
+    with Simulator(Scenario(), host=engine.host) as simulator:
         yield simulator
         simulator.release.set()
 
@@ -186,7 +186,7 @@ def test_the_stack_is_healthy_while_the_last_night_went_well(stack: Stack, proct
     assert health() == (1, b"No run has left its summary in /output.\n")
     assert stack.night().returncode == 0
     assert health()[0] == 0
-    proctor.world.faults = ["403"]
+    proctor.scenario.faults = ["403"]
     assert stack.night().returncode == 77
     code, told = health()
     assert code == 1
@@ -203,7 +203,7 @@ def test_run_now_and_check_are_one_command_each(stack: Stack, proctor: Simulator
 
 
 def test_a_second_run_beside_the_first_ends_and_changes_nothing(stack: Stack, proctor: Simulator) -> None:
-    proctor.world.faults = ["hold"]
+    proctor.scenario.faults = ["hold"]
     stack.up()
     night = subprocess.Popen(stack.night_command(), stdout=subprocess.DEVNULL)
     assert proctor.held.wait(60)
@@ -214,7 +214,7 @@ def test_a_second_run_beside_the_first_ends_and_changes_nothing(stack: Stack, pr
 
 
 def test_down_in_the_middle_of_a_run_loses_nothing(stack: Stack, proctor: Simulator) -> None:
-    proctor.world.faults = ["ok", "hold"]
+    proctor.scenario.faults = ["ok", "hold"]
     stack.up()
     night = subprocess.Popen(stack.night_command(), stdout=subprocess.DEVNULL)
     assert proctor.held.wait(60)
@@ -235,7 +235,7 @@ def test_down_in_the_middle_of_a_run_loses_nothing(stack: Stack, proctor: Simula
 def test_a_standby_container_that_is_killed_in_the_middle_of_a_run_is_recovered(
     stack: Stack, proctor: Simulator
 ) -> None:
-    proctor.world.faults = ["ok", "hold"]
+    proctor.scenario.faults = ["ok", "hold"]
     stack.up()
     night = subprocess.Popen(stack.night_command(), stdout=subprocess.DEVNULL)
     assert proctor.held.wait(60)

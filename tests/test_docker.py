@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app import __version__
-from app.simulator import Simulator, World
+from app.simulator import Scenario, Simulator
 from tests.conftest import expired, rows_of
 from tests.engine import IMAGE, Engine
 
@@ -18,7 +18,7 @@ UID = 10001
 
 @pytest.fixture
 def proctor(engine: Engine) -> Iterator[Simulator]:
-    with Simulator(World(), host=engine.host) as simulator:
+    with Simulator(Scenario(), host=engine.host) as simulator:
         yield simulator
 
 
@@ -100,7 +100,7 @@ def test_a_volume_that_may_not_be_written_is_said_before_anything_is_expired(
 def test_docker_stop_lets_the_call_under_way_finish(
     engine: Engine, proctor: Simulator, env_file: list[str], secrets: list[str], output: Path
 ) -> None:
-    proctor.world.faults = ["ok", "hold"]
+    proctor.scenario.faults = ["ok", "hold"]
     volume = ["-v", f"{output}:/output", "-e", "OUTPUT_DIR=/output"]
     container = engine.start(*HARDENED, *env_file, *secrets, *volume, IMAGE)
     assert proctor.held.wait(60)
@@ -119,7 +119,7 @@ def test_docker_stop_lets_the_call_under_way_finish(
 def test_a_killed_container_is_recovered_by_the_next_one(
     engine: Engine, proctor: Simulator, env_file: list[str], secrets: list[str], output: Path
 ) -> None:
-    proctor.world.faults = ["ok", "hold"]
+    proctor.scenario.faults = ["ok", "hold"]
     job = [*HARDENED, *env_file, *secrets, "-v", f"{output}:/output", "-e", "OUTPUT_DIR=/output", IMAGE]
     container = engine.start(*job)
     assert proctor.held.wait(60)

@@ -10,7 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from app.simulator import Simulator, World
+from app.simulator import Scenario, Simulator
 from tests.conftest import ROOT, expired, rows_of
 from tests.engine import IMAGE, Engine
 from tests.test_docker import plain, write_secrets
@@ -23,7 +23,7 @@ Manifest = dict[str, Any]
 @pytest.fixture
 def rendered(tmp_path: Path, engine: Engine) -> Iterator[tuple[Simulator, dict[str, Manifest]]]:
     """A Proctor, and the manifests as `kubectl apply -k` makes them for it, by kind."""
-    with Simulator(World(), host=engine.host) as proctor:
+    with Simulator(Scenario(), host=engine.host) as proctor:
         directory = tmp_path / "kubernetes"
         shutil.copytree(MANIFESTS, directory, ignore=shutil.ignore_patterns("secrets"))
         settings = [f"{name}={value}\n" for name, value in plain(proctor.settings()).items()]

@@ -18,12 +18,12 @@ from app.commands.run import open_report, run
 from app.proctor.endpoint import Batch, Exam, _batch
 from app.settings import Settings, read
 from app.signals import Stop
-from app.simulator import RANDOM_FAULTS, Simulator, World
+from app.simulator import RANDOM_FAULTS, Scenario, Simulator
 from tests.conftest import HEADER, rows_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # a process of its own would end after a run
 
-CARRIERS = {"ok", "close", "no-flag"}  # the faults with which an answer still carries its exams
+CARRIERS = {"ok", "close", "early-hints", "no-flag"}  # the faults with which an answer still carries its exams
 HEADER_LINE = ",".join(HEADER).encode() + b"\r\n"
 NOBODY = {
     "PROCTOR_URL": "http://127.0.0.1:1",
@@ -123,7 +123,7 @@ def test_a_record_however_deep_does_not_cost_the_others_their_rows() -> None:
 def test_a_bug_behind_an_answer_names_that_answer_as_lost(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str
 ) -> None:
-    with Simulator(World()) as simulator:
+    with Simulator(Scenario()) as simulator:
         settings = configured(tmp_path, **simulator.settings())
 
         def fail(*_: object) -> None:
@@ -153,7 +153,7 @@ worlds = st.fixed_dictionaries(
 @moderately
 @given(world=worlds)
 def test_every_expired_exam_is_in_one_row_or_its_loss_is_named(world: dict[str, Any]) -> None:
-    with TemporaryDirectory() as name, Simulator(World(**deepcopy(world))) as simulator:
+    with TemporaryDirectory() as name, Simulator(Scenario(**deepcopy(world))) as simulator:
         code = run(configured(Path(name), **simulator.settings(), MAX_LOST_RESPONSES="1000"), Stop())
         (csv,) = Path(name).glob("*.csv")
         summary = json.loads(csv.with_suffix(".json").read_bytes())

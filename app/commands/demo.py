@@ -8,14 +8,14 @@ from app import logs, settings
 from app.commands.run import run
 from app.logs import log_event
 from app.signals import Stop
-from app.simulator import Simulator, World
+from app.simulator import Scenario, Simulator
 
 
 def demo(exams: int, faults: bool, stop: Stop) -> int:
     """Expire `exams` made-up exams over real HTTP on loopback, CSV to stdout; return the exit code."""
     nowhere = Path(os.devnull)
     script = ["503", "401", "reset-after"] if faults else []
-    with Simulator(World(exams=exams, faults=script)) as simulator:
+    with Simulator(Scenario(exams=exams, faults=script)) as simulator:
         log_settings = {name: os.environ[name] for name in ("LOG_LEVEL", "LOG_FORMAT") if name in os.environ}
         configuration = settings.read(
             simulator.settings() | {"MAX_WAIT": "1"} | log_settings, secrets_dir=nowhere, dotenv=nowhere / "none"

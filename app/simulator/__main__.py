@@ -1,0 +1,76 @@
+"""`python -m app.simulator`: the embedded Proctor as a process of its own, until it is ended."""
+
+import argparse
+import sys
+import threading
+
+from app.simulator import FAULTS, TOKEN_FAULTS, Scenario, Simulator
+
+_FIELDS = (
+    "exams not_due limit client_name latency late_seconds empty_list older_methods sign_in token_endpoint token_seconds"
+    " token_calls foreign_audience scopes faults fault_rate token_faults seed"
+).split()
+
+
+def _words(text: str) -> list[str]:
+    return text.replace(",", " ").split()
+
+
+def _parser() -> argparse.ArgumentParser:
+    scenario = Scenario()
+    parser = argparse.ArgumentParser(
+        prog="python -m app.simulator",
+        description="An embedded Proctor with its token endpoint, for tests. Prints the settings that lead a run to it,"
+        " and serves until it is ended.",
+        epilog=f"{FAULTS}\n{TOKEN_FAULTS}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="address to bind (default: loopback)")
+    add("--port", type=int, default=8080, help="port to bind, 0 for any (default: 8080)")
+    add("--exams", type=int, default=scenario.exams, help="overdue exams (default: 250)")
+    add("--not-due", type=int, default=0, help="started exams that are older, but not due (default: 0)")
+    add("--limit", type=int, default=scenario.limit, help="expireExamLimit, exams per call (default: 100)")
+    add("--client-name", default=scenario.client_name, help="the one client name known (default: SBAC_PT)")
+    add("--latency", type=float, default=0.0, help="seconds that a call takes (default: 0)")
+    add("--late-seconds", type=float, default=scenario.late_seconds, help="after which late faults respond (0.2)")
+    add("--without-status", action="store_true", help="as before December 2017: no updatedExamStatus")
+    add("--empty-list", choices=("null", "list", "missing"), default="null", help="expiredExams without any (null)")
+    add("--older-methods", action="store_true", help="405 with Allow: POST for any other method")
+    add("--sign-in", choices=("redirect", "form"), default="redirect", help="what gets who has no token (redirect)")
+    add("--token-endpoint", choices=("openam", "keycloak"), default="openam", help="its kind (default: openam)")
+    add("--token-seconds", type=int, default=scenario.token_seconds, help="lifetime of a token (default: 3600)")
+    add("--token-calls", type=int, default=0, help="requests that a token is good for (default: any number)")
+    add("--foreign-audience", action="store_true", help="tokens are for an audience that Proctor rejects")
+    add("--scopes", help="the scopes known, separated by spaces (default: any)")
+    add("--faults", type=_words, default=[], metavar="FAULT,…", help="one for each expire call, in this order")
+    add("--fault-rate", type=float, default=0.0, help="share of further calls with a fault at random (default: 0)")
+    add("--token-faults", type=_words, default=[], metavar="FAULT,…", help="one for each token request, in this order")
+    add("--seed", type=int, default=1, help="of exam ids and random faults (default: 1)")
+    add("--record", metavar="FILE", help="append a JSON line for each expire call")
+    add("--certificate", metavar="FILE", help="serve https with this certificate (PEM)")
+    add("--key", metavar="FILE", help="and this key (PEM)")
+    return parser
+
+
+def _main() -> None:
+    parser = _parser()
+    options = parser.parse_args()
+    scenario = Scenario(
+        **{name: getattr(options, name) for name in _FIELDS},
+        with_status=not options.without_status,
+    )
+    certificate = (options.certificate, options.key) if options.certificate else None
+    try:
+        simulator = Simulator(scenario, options.host, options.port, certificate, options.record)
+    except ValueError as error:
+        parser.error(str(error))
+    with simulator:
+        print(f"Proctor listens on {simulator.url}", file=sys.stderr, flush=True)
+        for name, value in simulator.settings().items():
+            print(f"{name}={value}", flush=True)
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    _main()

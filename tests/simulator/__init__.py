@@ -1,0 +1,1 @@
+"""Tests of the embedded Proctor: without it, no other test would mean anything."""
