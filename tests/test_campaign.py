@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.campaign import main
+from tests.tools.campaign import main
 
 
 @pytest.mark.parametrize("arguments", [["--runs", "200", "--seed", "1"], ["--runs", "20"]], ids=["known", "fresh"])

@@ -1,6 +1,6 @@
 """Tries hard to lose an exam: random worlds, faults and ends of the real job, judged by the server's own record.
 
-    python -m tests.campaign --runs 1000 --seed 1
+    python -m tests.tools.campaign --runs 1000 --seed 1
 
 Each run draws a world from its own seed and starts the job in it again and again, each time with another trouble, until
 nothing is left. Then every exam that the embedded Proctor changed must stand in exactly one row (of all CSVs together,
@@ -35,10 +35,10 @@ import trustme
 
 from app.simulator import LATE_FAULTS, Outcome, Scenario, Simulator
 from tests.conftest import rows_of
-from tests.ordeal import FAILURES, KILLS, Ordeal, job
+from tests.tools.sabotage import FAILURES, KILLS, Ordeal, job
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["app.cli", "app.commands.run", "requests", "tenacity", "tests.ordeal"])
+CONTEXT.set_forkserver_preload(["app.cli", "app.commands.run", "requests", "tenacity", "tests.tools.sabotage"])
 
 RARE_FAULTS = (
     *LATE_FAULTS,
@@ -448,7 +448,7 @@ def one_run(seed: int) -> Tally:
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.campaign", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.tools.campaign", description=__doc__)
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=None, help="of the first run; drawn where it is not given")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs at once (default: one a processor)")

@@ -1,6 +1,6 @@
 """Times the job beside other ways to do the same, against the same server process, in turn.
 
-    python -m tests.benchmark
+    python -m tests.tools.benchmark
 
 `bare` is one session of requests, `floor` one connection of http.client, both durable after each batch; `naive` opens a
 connection for each call and prints at the end. Each figure is the median of whole processes from start to end. A ratio
@@ -21,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 
 from app.simulator import Scenario, Simulator
-from tests.campaign import certificate, trusted
+from tests.tools.campaign import certificate, trusted
 from tests.conftest import ROOT
 from tests.engine import IMAGE
 
@@ -148,7 +148,7 @@ def compare_containers(rounds: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmark", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.tools.benchmark", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", default="", help="only cases whose name holds this, such as '1 exam' or 'memory'")
     parser.add_argument("--containers", action="store_true", help="only the start in a container; needs the image")
