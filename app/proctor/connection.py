@@ -177,17 +177,20 @@ class _ResponseReader(io.RawIOBase):
         """Nothing to do, also when closed: Python 3.13 asks an abandoned response to flush as it is collected."""
 
     def readinto(self, buffer: Any) -> int:
-        while True:
-            try:
-                count = self._sock.recv_into(buffer)
-            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                self._wait()
-                continue
-            self.ended = not count
-            self._received += count
-            if self._received > LONGEST_RESPONSE:
-                raise too_long()
-            return count
+        while (count := self._receive(buffer)) is None:
+            self._wait()
+        self.ended = not count
+        self._received += count
+        if self._received > LONGEST_RESPONSE:
+            raise too_long()
+        return count
+
+    def _receive(self, buffer: Any) -> int | None:
+        """Read what is there; None if nothing is."""
+        try:
+            return self._sock.recv_into(buffer)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return None
 
     def _wait(self) -> None:
         limit, waited = self._exchange.read_timeout, time.monotonic() - self._started

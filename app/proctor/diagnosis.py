@@ -17,14 +17,14 @@ from app.proctor.connection import BrokenResponse
 from app.proctor.response import Response
 
 _PROXY_LOGIN = (
-    "The proxy for {host} wants a login (407), or did not accept the one it got. Put it in HTTPS_PROXY or HTTP_PROXY, as"
-    " http://user:password@proxy.example.org:3128, or leave {host} out of it with NO_PROXY."
+    "The proxy for {host} wants a login (407), or did not accept the one it got. Put it in HTTPS_PROXY or HTTP_PROXY,"
+    " as http://user:password@proxy.example.org:3128, or leave {host} out of it with NO_PROXY."
 )
 _CLIENT_CERTIFICATE = (
     "{host} wants a client certificate, which this program does not present; nothing was processed. Use an address of"
     " it that needs none."
 )
-_TLS_PORT = "{host} speaks TLS, but its URL begins with http. Write https, or another port."
+_TLS_PORT = "{host} speaks TLS, but its URL begins with http. Write https, or another port, in PROCTOR_URL or AUTH_URL."
 
 # https://docs.openssl.org/master/man3/X509_STORE_CTX_get_error/: no certificate that leads to a trusted one was found.
 _UNKNOWN_ISSUER = {2, 18, 19, 20, 21}

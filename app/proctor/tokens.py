@@ -168,6 +168,11 @@ def _failure(response: Response, settings: Settings) -> Failure | Transient:
         advice = _ADVICE.get(error, _ANY_CREDENTIAL)
         if error == "invalid_client" and settings.auth_client_auth == "basic":
             advice += _OPENAM_WANTS_POST
+        if not error and response.header("WWW-Authenticate").lower().startswith("basic"):
+            return CredentialsRejected(
+                f"{where} responded {response} and asks for a Basic login: that is a proxy's or gateway's, not the"
+                " token endpoint's. Check HTTPS_PROXY and HTTP_PROXY, and what is in front of it."
+            )
         if not error:
             stated = f" ({response})"
         return CredentialsRejected(

@@ -15,7 +15,7 @@ def assert_complete(simulator: Simulator, result: Result) -> None:
     """A run ended well: each exam of the server is in one row, and no loss was reported."""
     assert (result.code, result.summary["lost"]) == (0, []), result.stderr.decode()
     assert sorted(result.exam_ids) == changed(simulator)
-    assert len(result.exam_ids) == simulator.world.exams
+    assert len(result.exam_ids) == simulator.scenario.exams
 
 
 def assert_losses(simulator: Simulator, result: Result, count: int = 1) -> None:

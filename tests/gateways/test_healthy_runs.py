@@ -1,11 +1,5 @@
 """Through a gateway that works, a run writes a row for every exam and reports no loss."""
 
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from socketserver import BaseRequestHandler, ThreadingTCPServer
-from threading import Thread
-
 import pytest
 
 from tests.gateways.configurations import HTTP_GATEWAYS, PASSWORD, USER
@@ -71,39 +65,9 @@ def test_a_proxy_that_closes_unannounced_causes_no_false_alarm(
     assert_complete(simulator, run(simulator, **gateway.settings()))
 
 
-class EarlyHints(BaseRequestHandler):
-    """Passes one request on to the port `target` and its response back, preceded by an interim response."""
-
-    target = 0
-
-    def handle(self) -> None:
-        with socket.create_connection(("127.0.0.1", self.target)) as onward:
-            onward.sendall(self.request.recv(65536))
-            self.request.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n")
-            while data := onward.recv(65536):
-                self.request.sendall(data)
-
-
-@pytest.fixture
-def early_hints() -> Iterator[Callable[[int], int]]:
-    """Start a server that sends interim responses on the way to a port; returns its own port."""
-    with ExitStack() as stack:
-
-        def start(target: int) -> int:
-            handler = type("Handler", (EarlyHints,), {"target": target})
-            server = stack.enter_context(ThreadingTCPServer(("127.0.0.1", 0), handler))
-            server.daemon_threads = True
-            Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-            stack.callback(server.shutdown)
-            port: int = server.server_address[1]
-            return port
-
-        yield start
-
-
 def test_interim_responses_that_a_gateway_passes_on_are_skipped(
-    gateways: Gateways, simulate: Simulate, run: Run, early_hints: Callable[[int], int]
+    gateways: Gateways, simulate: Simulate, run: Run
 ) -> None:
-    simulator = simulate()
-    gateway = gateways.start("haproxy", early_hints(simulator.port), backend="http-request set-header Connection close")
+    simulator = simulate(faults=["early-hints"] * 3)
+    gateway = gateways.start("haproxy", simulator.port)
     assert_complete(simulator, run(simulator, **gateway.settings()))

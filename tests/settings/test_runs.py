@@ -29,7 +29,7 @@ def test_a_run_with_broken_settings_names_them_all_and_sends_nothing(simulate: S
     assert all(name in problems for name in wrong)
     assert simulator.token_requests == 0
     assert simulator.record == []
-    for secret in ("Traceback", simulator.world.credentials["password"], simulator.world.credentials["client_secret"]):
+    for secret in ("Traceback", simulator.scenario.credentials["password"], simulator.scenario.credentials["client_secret"]):
         assert secret.encode() not in result.stderr
 
 
