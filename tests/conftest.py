@@ -1,15 +1,8 @@
-"""What the tests share: an embedded Proctor, and the job as a process of its own."""
+"""The fixtures that the tests share: embedded Proctors, the job, and servers that respond as they are told."""
 
-import csv
-import io
-import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -18,13 +11,9 @@ from typing import Any
 import pytest
 
 from app.simulator import Scenario, Simulator
+from tests.support import QUICK, Jobs, Result, Serve
 
 pytest_plugins = ["tests.engine"]
-
-ROOT = Path(__file__).parent.parent
-HEADER = ["assessmentKey", "assessmentId", "examId", "studentId", "updatedExamStatus"]
-QUICK = {"MAX_WAIT": "0", "READ_TIMEOUT": "30", "LOG_FORMAT": "json"}
-PATIENCE = 60  # seconds after which a process that hangs is ended, so that the suite goes on
 
 
 def pytest_configure() -> None:
@@ -32,62 +21,6 @@ def pytest_configure() -> None:
     for number in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a process ended, and what it said."""
-
-    code: int
-    stdout: bytes
-    stderr: bytes
-
-    @property
-    def rows(self) -> list[dict[str, str]]:
-        """The rows of the CSV on stdout."""
-        return rows_of(self.stdout)
-
-    @property
-    def exam_ids(self) -> list[str]:
-        return [row["examId"] for row in self.rows]
-
-    @property
-    def log(self) -> list[dict[str, Any]]:
-        """The events on stderr, with LOG_FORMAT=json."""
-        return [json.loads(line) for line in self.stderr.splitlines()]
-
-    def events(self, name: str) -> list[dict[str, Any]]:
-        return [event for event in self.log if event["event"] == name]
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        """The summary in the last event of a run."""
-        summary = self.events("end")[-1]["summary"]
-        assert isinstance(summary, dict)
-        return summary
-
-    @property
-    def message(self) -> str:
-        """The last thing that the operator reads."""
-        return str(self.log[-1]["message"])
-
-
-def rows_of(content: bytes) -> list[dict[str, str]]:
-    """The rows of a CSV, which must be whole and have the header that is promised."""
-    assert content.endswith(b"\r\n")
-    header, *rows = csv.reader(io.StringIO(content.decode(), newline=""), strict=True)
-    assert header == HEADER
-    return [dict(zip(header, row, strict=True)) for row in rows]
-
-
-def expired(simulator: Simulator) -> list[str]:
-    """The ids of all exams that the server changed, by its own record."""
-    return [exam_id for call in simulator.record for exam_id in call["expired"]]
-
-
-def delivered(simulator: Simulator) -> list[str]:
-    """The ids of the exams that the server changed and reported in an answer that went out whole."""
-    return [exam_id for call in simulator.record if call["delivered"] for exam_id in call["expired"]]
 
 
 @pytest.fixture
@@ -102,45 +35,6 @@ def simulate() -> Iterator[Callable[..., Simulator]]:
             return simulator
 
         yield start
-
-
-class Jobs:
-    """Runs `python -m app` in an empty directory, with no environment but the settings."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._processes: list[subprocess.Popen[bytes]] = []
-
-    def start(self, settings: dict[str, str], *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-        """Start the job and return its process, stdout and stderr as pipes unless told otherwise."""
-        environment = {"PATH": os.environ["PATH"], "HOME": str(self.directory), "PYTHONPATH": str(ROOT), **settings}
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "app", *arguments],
-            env={name: value for name, value in environment.items() if value is not None},
-            cwd=self.directory,
-            **{**streams, **options},
-        )
-        self._processes.append(process)
-        return process
-
-    def finish(self, process: subprocess.Popen[bytes]) -> Result:
-        """Wait for the end of a job."""
-        stdout, stderr = process.communicate(timeout=PATIENCE)
-        return Result(process.returncode, stdout or b"", stderr or b"")
-
-    def run(self, settings: dict[str, str], *arguments: str, **options: Any) -> Result:
-        """Run the job from start to end."""
-        return self.finish(self.start(settings, *arguments, **options))
-
-    def close(self) -> None:
-        for process in self._processes:
-            if process.poll() is None:
-                process.kill()
-            process.communicate()
-
-
-Serve = Callable[[int, dict[str, str], bytes], str]
 
 
 @pytest.fixture

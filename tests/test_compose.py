@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from app.simulator import Scenario, Simulator
-from tests.conftest import ROOT, expired, rows_of
 from tests.engine import IMAGE, Engine
+from tests.support import ROOT, expired, rows_of
 from tests.test_docker import plain, write_secrets
 
 SERVICES = ["standby", "docker-api"]

@@ -9,8 +9,8 @@ import pytest
 
 from app import __version__
 from app.simulator import Scenario, Simulator
-from tests.conftest import expired, rows_of
 from tests.engine import IMAGE, Engine
+from tests.support import expired, rows_of
 
 HARDENED = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges:true"]
 UID = 10001

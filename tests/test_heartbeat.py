@@ -1,7 +1,7 @@
 """The monitor at HEARTBEAT_URL is told of every run, and can do none any harm."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,10 +11,7 @@ from typing import Any
 import pytest
 
 from app.simulator import Simulator
-from tests.conftest import Result, expired
-
-Simulate = Callable[..., Simulator]
-Run = Callable[..., Result]
+from tests.support import Result, Run, Simulate, expired
 
 SECRET = "5ecret-0f-the-m0nitor"
 

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from app.simulator import Scenario, Simulator
-from tests.conftest import ROOT, expired, rows_of
 from tests.engine import IMAGE, Engine
+from tests.support import ROOT, expired, rows_of
 from tests.test_docker import plain, write_secrets
 
 MANIFESTS = ROOT / "deploy" / "kubernetes"

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -16,11 +15,8 @@ import pytest
 from app.commands import run as job
 from app.signals import Stop
 from app.simulator import Simulator
-from tests.conftest import Jobs, Result, Serve, expired, rows_of
+from tests.support import Jobs, Run, Serve, Simulate, expired, rows_of
 from tests.test_properties import configured
-
-Simulate = Callable[..., Simulator]
-Run = Callable[..., Result]
 
 LINE = re.compile(r"(\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z) (DEBUG  |INFO   |WARNING|ERROR  ) \S.*")
 HOSTILE = "\n2026-01-01T00:00:00.000Z INFO    Done\r\x1b[2J\x1b]0;title\x07\x00\x85\u2028\u202e{'}"

@@ -19,7 +19,7 @@ from app.proctor.endpoint import Batch, Exam, _batch
 from app.settings import Settings, read
 from app.signals import Stop
 from app.simulator import RANDOM_FAULTS, Scenario, Simulator
-from tests.conftest import HEADER, rows_of
+from tests.support import HEADER, rows_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # a process of its own would end after a run
 

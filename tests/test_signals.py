@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,11 +15,10 @@ import pytest
 
 from app.signals import Interrupted, Stop
 from app.simulator import Simulator
-from tests.conftest import HEADER, PATIENCE, QUICK, Jobs, delivered, expired, rows_of
+from tests.support import HEADER, PATIENCE, QUICK, Jobs, Simulate, delivered, expired, rows_of
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="Windows cannot send these signals to a process")
 
-Simulate = Callable[..., Simulator]
 
 HEADER_LINE = ",".join(HEADER).encode() + b"\r\n"
 

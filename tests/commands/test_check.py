@@ -2,17 +2,13 @@
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from app.settings import NAMES
-from app.simulator import Simulator
-from tests.conftest import Jobs, Result, Serve, expired
-
-Simulate = Callable[..., Simulator]
-Run = Callable[..., Result]
+from tests.support import Jobs, Result, Run, Serve, Simulate, expired
 
 
 def failed(result: Result) -> list[str]:

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from app import __version__
-from tests.conftest import Jobs
+from tests.support import Jobs
 
 
 @pytest.mark.parametrize(("arguments", "exams"), [([], 250), (["--exams", "7"], 7), (["--exams", "0"], 0)])

@@ -8,12 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.simulator import Simulator
-from tests.conftest import Jobs, Result, expired
-
-Simulate = Callable[..., Simulator]
-Run = Callable[..., Result]
-
+from tests.support import Jobs, Run, Simulate, expired
 
 FAR_OFF = """{"ended": null, "exit_code": 0, "calls": 1, "exams": {}, "client_name": "SBAC_PT",
  "started": "0001-01-01T00:00:00+10:00"}"""

@@ -4,7 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,7 @@ from typing import Any
 import pytest
 import trustme
 
-from app.simulator import Simulator
-from tests.conftest import Result
 from tests.gateways.configurations import FORWARD, PLANS, Certificate, Plan, Site
-
-Simulate = Callable[..., Simulator]
-Run = Callable[..., Result]
 
 _TRIES = 200  # to connect to a gateway that starts, with a pause of PAUSE seconds between two
 _PAUSE = 0.05

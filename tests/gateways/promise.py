@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from app.simulator import Simulator
-from tests.conftest import Result, expired
+from tests.support import Result, expired
 
 
 def changed(simulator: Simulator) -> list[str]:

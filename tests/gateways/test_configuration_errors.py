@@ -3,9 +3,9 @@
 import pytest
 
 from app.simulator import Simulator
-from tests.conftest import Result
 from tests.gateways.configurations import USER
-from tests.gateways.conftest import Authority, Gateways, Run, Simulate
+from tests.gateways.conftest import Authority, Gateways
+from tests.support import Result, Run, Simulate
 
 
 def assert_stopped(result: Result, code: int, *simulators: Simulator) -> None:

@@ -3,8 +3,9 @@
 import pytest
 
 from tests.gateways.configurations import HTTP_GATEWAYS, PASSWORD, USER
-from tests.gateways.conftest import Authority, Gateways, Run, Simulate
+from tests.gateways.conftest import Authority, Gateways
 from tests.gateways.promise import assert_complete
+from tests.support import Run, Simulate
 
 
 @pytest.mark.parametrize("name", HTTP_GATEWAYS)

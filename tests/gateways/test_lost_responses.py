@@ -3,8 +3,9 @@
 import pytest
 
 from tests.gateways.configurations import HTTP_GATEWAYS
-from tests.gateways.conftest import Authority, Gateways, Run, Simulate
+from tests.gateways.conftest import Authority, Gateways
 from tests.gateways.promise import assert_alarm, assert_losses
+from tests.support import Run, Simulate
 
 # Seconds after which the gateways here abandon Proctor, and a READ_TIMEOUT with which that is late for a rejection.
 TIMEOUT = 1

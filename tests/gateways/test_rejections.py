@@ -3,9 +3,9 @@
 import pytest
 
 from app.simulator import Simulator
-from tests.conftest import Result
-from tests.gateways.conftest import Gateways, Run, Simulate
+from tests.gateways.conftest import Gateways
 from tests.gateways.promise import assert_complete, changed
+from tests.support import Result, Run, Simulate
 
 PATIENT = {"READ_TIMEOUT": "300"}  # with which a response after less than ten seconds is not late
 

@@ -25,11 +25,9 @@ from app.output.csv_report import Report
 from app.signals import Stop
 from app.simulator import Simulator
 from app.output.volume import VolumeReport
-from tests.conftest import HEADER, PATIENCE, QUICK, Jobs, Result, delivered, expired, rows_of
+from tests.support import HEADER, Jobs, PATIENCE, QUICK, Result, Run, Simulate, delivered, expired, rows_of
 from tests.test_properties import configured
 
-Simulate = Callable[..., Simulator]
-Run = Callable[..., Result]
 
 HEADER_LINE = ",".join(HEADER).encode() + b"\r\n"
 FAR_OFF = b'{"lost": [{"start": "0001-01-01T00:00:00+10:00", "end": "2026-04-01T02:00:00Z", "reason": "?"}]}'

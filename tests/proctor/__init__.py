@@ -1,0 +1,1 @@
+"""One call, one token, one HTTP request."""

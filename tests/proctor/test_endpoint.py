@@ -2,7 +2,6 @@
 
 import json
 import socket
-from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,10 +11,8 @@ from typing import Any
 import pytest
 
 from app.simulator import Simulator
-from tests.conftest import HEADER, QUICK, Result, Serve, delivered, expired
+from tests.support import HEADER, QUICK, Result, Run, Serve, Simulate, delivered, expired
 
-Simulate = Callable[..., Simulator]
-Run = Callable[..., Result]
 HEADER_LINE = ",".join(HEADER).encode() + b"\r\n"
 
 

@@ -11,11 +11,8 @@ from urllib.parse import parse_qsl, quote, quote_plus
 
 import pytest
 
-from app.simulator import Simulator
-from tests.conftest import Jobs, Result, delivered, expired
+from tests.support import Jobs, Result, Run, Simulate, delivered, expired
 
-Simulate = Callable[..., Simulator]
-Run = Callable[..., Result]
 Serve = Callable[[Callable[[], tuple[int, object]]], "TokenEndpoint"]
 
 SECRET = "hunter2-$&%+é"

@@ -2,7 +2,7 @@
 
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,10 +13,7 @@ import pytest
 import trustme
 
 from app.simulator import Simulator
-from tests.conftest import Jobs, Result, expired
-
-Simulate = Callable[..., Simulator]
-Run = Callable[..., Result]
+from tests.support import Jobs, Result, Run, Simulate, expired
 
 TUNNEL = b"HTTP/1.1 200 Connection established\r\n\r\n"
 

@@ -1,15 +1,9 @@
 """Settings as a run of the whole program meets them."""
 
-from collections.abc import Callable
-
 import pytest
 
-from app.simulator import Simulator
-from tests.conftest import QUICK, Jobs, Result, expired
 from tests.settings.places import SECRET
-
-Simulate = Callable[..., Simulator]
-Run = Callable[..., Result]
+from tests.support import QUICK, Jobs, Run, Simulate, expired
 
 
 def write_dotenv(jobs: Jobs, variables: dict[str, str]) -> None:
@@ -29,7 +23,11 @@ def test_a_run_with_broken_settings_names_them_all_and_sends_nothing(simulate: S
     assert all(name in problems for name in wrong)
     assert simulator.token_requests == 0
     assert simulator.record == []
-    for secret in ("Traceback", simulator.scenario.credentials["password"], simulator.scenario.credentials["client_secret"]):
+    for secret in (
+        "Traceback",
+        simulator.scenario.credentials["password"],
+        simulator.scenario.credentials["client_secret"],
+    ):
         assert secret.encode() not in result.stderr
 
 

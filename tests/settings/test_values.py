@@ -8,8 +8,8 @@ import pytest
 
 from app.settings import NAMES
 from app.settings.declarations import DECLARATIONS
-from tests.conftest import ROOT
 from tests.settings.places import REQUIRED, SECRET, SECRETS, Places, everything_shown
+from tests.support import ROOT
 
 DAY = 86_400  # seconds
 

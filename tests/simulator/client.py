@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from app.simulator import Scenario, Simulator
-from tests.conftest import PATIENCE
+from tests.support import PATIENCE
 
 EXPIRE = "/proctor/Services/exams/expire/"
 FORM = {"Content_Type": "application/x-www-form-urlencoded"}

@@ -8,8 +8,8 @@ from contextlib import closing
 
 import pytest
 
-from tests.conftest import PATIENCE
 from tests.simulator.client import EXPIRE, Watch, Watched, bearer, connect, expire, outcome
+from tests.support import PATIENCE
 
 
 @pytest.mark.parametrize(("fault", "changed"), [("reset-before", 0), ("reset-after", 2)])

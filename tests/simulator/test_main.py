@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.conftest import PATIENCE, ROOT, Jobs
+from tests.support import PATIENCE, ROOT, Jobs
 
 Start = Callable[..., "subprocess.Popen[str]"]
 

@@ -7,8 +7,8 @@ from contextlib import closing
 
 import pytest
 
-from tests.conftest import PATIENCE
 from tests.simulator.client import EXPIRE, Watch, Watched, bearer, connect, expire, left, send
+from tests.support import PATIENCE
 
 METHODS = ["POST", "OPTIONS", "GET", "PUT"]
 

@@ -21,9 +21,9 @@ from datetime import datetime
 from pathlib import Path
 
 from app.simulator import Scenario, Simulator
-from tests.tools.campaign import certificate, trusted
-from tests.conftest import ROOT
 from tests.engine import IMAGE
+from tests.support import ROOT
+from tests.tools.campaign import certificate, trusted
 
 JOB = ("-m", "app")
 WAYS = {"job": JOB, **{rival: ("tests/rivals.py", rival) for rival in ("bare", "floor", "naive")}}

@@ -34,7 +34,7 @@ from typing import Any
 import trustme
 
 from app.simulator import LATE_FAULTS, Outcome, Scenario, Simulator
-from tests.conftest import rows_of
+from tests.support import rows_of
 from tests.tools.sabotage import FAILURES, KILLS, Ordeal, job
 
 CONTEXT = multiprocessing.get_context("forkserver")
