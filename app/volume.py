@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from app.exits import Busy, Outcome, OutputFailed
 from app.logs import event, moment, timestamp
+from app.output.mounts import refuse_ephemeral
 from app.proctor import Exam, Window
 from app.report import HEADER, Report
 from app.settings import Settings
@@ -39,6 +40,7 @@ class VolumeReport(Report):
 
         The windows in which those may have lost answers are added to `lost`, also if a failure comes after.
         """
+        refuse_ephemeral(directory)
         try:
             self._lost = False
             self._lock = _Lock(directory)
@@ -89,6 +91,7 @@ class VolumeReport(Report):
 
 def prove_writable(directory: Path) -> None:
     """Write a file that has no name and is gone at once; raises OutputFailed where that is not possible."""
+    refuse_ephemeral(directory)
     lock = directory / _LOCK
     try:
         if lock.exists():
