@@ -23,7 +23,7 @@ from pathlib import Path
 from app.simulator import Simulator, World
 from tests.campaign import certificate, trusted
 from tests.conftest import ROOT
-from tests.engine import IMAGE
+from tests.engine import IMAGE, host_address
 
 JOB = ("-m", "app")
 WAYS = {"job": JOB, **{rival: ("tests/rivals.py", rival) for rival in ("bare", "floor", "naive")}}
@@ -135,11 +135,9 @@ def first_call(docker_run: Sequence[str], host: str, python: str) -> float:
 
 def compare_containers(rounds: int) -> None:
     """Print how long the job's start takes in the image `force-submit-proctor`, and here."""
-    gateway = "{{(index .IPAM.Config 0).Gateway}}"
-    inspect = ["docker", "network", "inspect", "bridge", "--format", gateway]
-    host = subprocess.run(inspect, capture_output=True, check=True).stdout.decode().strip()
     docker_run = ("docker", "run", "--rm", "--entrypoint=sh")
-    pairs = [(first_call(docker_run, host, "python"), first_call((), host, sys.executable)) for _ in range(rounds)]
+    with host_address() as host:
+        pairs = [(first_call(docker_run, host, "python"), first_call((), host, sys.executable)) for _ in range(rounds)]
     inside, outside = zip(*pairs, strict=True)
     ratios = [one / other for one, other in pairs]
     print("\nfrom start to first call")

@@ -72,17 +72,25 @@ def image() -> str:
     return IMAGE
 
 
-@pytest.fixture(scope="session")
-def host(image: str) -> Iterator[str]:  # noqa: ARG001 - the engine must be there
+@contextmanager
+def host_address() -> Iterator[str]:
     """This machine's address on a network of the tests' own, reachable from the containers of every network.
 
-    A bridge of the engine's own does not always name its gateway: dockerd 20.10 leaves it out at the first start.
+    The engine's own bridge does not always name its gateway: dockerd 20.10 leaves it out until its second start.
     """
     network = f"force-submit-tests-{os.getpid()}"
     subprocess.run(["docker", "network", "create", network], check=True, stdout=subprocess.DEVNULL)
-    (description,) = json.loads(subprocess.check_output(["docker", "network", "inspect", network]))
-    yield description["IPAM"]["Config"][0]["Gateway"]
-    subprocess.run(["docker", "network", "rm", network], check=True, stdout=subprocess.DEVNULL)
+    try:
+        (description,) = json.loads(subprocess.check_output(["docker", "network", "inspect", network]))
+        yield description["IPAM"]["Config"][0]["Gateway"]
+    finally:
+        subprocess.run(["docker", "network", "rm", network], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.fixture(scope="session")
+def host(image: str) -> Iterator[str]:  # noqa: ARG001 - the engine must be there
+    with host_address() as address:
+        yield address
 
 
 @pytest.fixture
