@@ -23,7 +23,7 @@ from pathlib import Path
 from app.simulator import Simulator, World
 from tests.campaign import certificate, trusted
 from tests.conftest import ROOT
-from tests.engine import IMAGE, host_address
+from tests.containers.engine import IMAGE, host_address
 
 JOB = ("-m", "app")
 WAYS = {"job": JOB, **{rival: ("tests/rivals.py", rival) for rival in ("bare", "floor", "naive")}}

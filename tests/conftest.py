@@ -19,7 +19,7 @@ import pytest
 
 from app.simulator import Simulator, World
 
-pytest_plugins = ["tests.engine"]
+pytest_plugins = ["tests.containers.engine"]
 
 ROOT = Path(__file__).parent.parent
 HEADER = ["assessmentKey", "assessmentId", "examId", "studentId", "updatedExamStatus"]

@@ -12,8 +12,8 @@ import yaml
 
 from app.simulator import Simulator, World
 from tests.conftest import ROOT, expired, rows_of
-from tests.engine import IMAGE, Engine
-from tests.test_docker import plain, write_secrets
+from tests.containers.engine import IMAGE, Engine
+from tests.containers.test_docker import plain, write_secrets
 
 MANIFESTS = ROOT / "deploy" / "kubernetes"
 OLDEST, NEWEST = "1.31", "1.37"
