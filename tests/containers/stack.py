@@ -28,7 +28,7 @@ class Stack:
     def __init__(self, engine: Engine, directory: Path, proctor: Simulator) -> None:
         self.engine = engine
         self.directory = directory
-        self.project = directory.name.replace("_", "-").lower()
+        self.project = f"{os.getpid()}-{directory.name.replace('_', '-').lower()}"
         self._settings = plain(proctor.settings()) | {"LOG_FORMAT": "json", "SCHEDULE": LATER}
         copy(ROOT / "docker-compose.yml", directory)
         write_secrets(directory / "secrets", proctor)

@@ -1,6 +1,7 @@
 """The image, run by a real engine: `docker run` as its users do it."""
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,7 +47,7 @@ def output(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def named_volume(engine: Engine, tmp_path: Path) -> Iterator[str]:
-    name = f"force-submit-{tmp_path.name}"
+    name = f"force-submit-{os.getpid()}-{tmp_path.name}"
     yield name
     engine.docker("volume", "rm", "-f", name)
 
