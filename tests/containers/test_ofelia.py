@@ -65,6 +65,13 @@ def test_a_run_starts_by_itself_and_leaves_report_and_log_on_the_volume(stack: S
     assert next(event["summary"] for event in log if event["event"] == "end") == summary
 
 
+def test_a_changed_schedule_takes_effect_with_the_next_up(stack: Stack, proctor: Simulator) -> None:
+    stack.up()
+    stack.up(SCHEDULE=SOON)
+    assert "failed: false" in stack.log("ofelia", FINISHED)
+    assert len(expired(proctor)) == 250
+
+
 def test_a_failed_run_is_in_ofelias_log_and_in_slack_and_makes_the_stack_unhealthy(
     stack: Stack, proctor: Simulator, slack: SimpleQueue[dict[str, str]]
 ) -> None:
