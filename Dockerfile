@@ -18,8 +18,10 @@ LABEL org.opencontainers.image.title="Force Submit Proctor Utility" \
 COPY --from=build /opt/force-submit /opt/force-submit
 # A named volume mounted here takes over this directory's owner.
 COPY --from=build --chown=10001:10001 /output /output
+# FORCE_SUBMIT_IN_CONTAINER: an OUTPUT_DIR where nothing is mounted would be deleted with the container, and is refused.
 ENV PYTHONPATH=/opt/force-submit:/opt/force-submit/packages \
-    PYTHONDONTWRITEBYTECODE=1
+    PYTHONDONTWRITEBYTECODE=1 \
+    FORCE_SUBMIT_IN_CONTAINER=true
 WORKDIR /opt/force-submit
 USER 10001:10001
 ENTRYPOINT ["python", "-m", "app"]

@@ -13,7 +13,7 @@ import pytest
 from app.simulator import Scenario, Simulator
 from tests.support import QUICK, Jobs, Result, Serve
 
-pytest_plugins = ["tests.engine"]
+pytest_plugins = ["tests.containers.engine"]
 
 
 def pytest_configure() -> None:

@@ -36,10 +36,11 @@ def standby(settings: Settings, stop: Stop) -> int:
             stop.sleep(_A_DAY)
     while runs := list(_runs()):
         log_event(logging.INFO, "standby", f"Passing the signal on to {len(runs)} runs and waiting for them to end.")
+        shells = [shell for pid in runs if (shell := _shell_of(pid))]
         for pid in runs:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, stop.signum or signal.SIGTERM)
-        for pid in runs:
+        for pid in [*runs, *shells]:
             _wait_for_end(pid, stop)
     log_event(logging.INFO, "standby", "No run is under way. Ended.")
     return 0
@@ -52,6 +53,14 @@ def _runs() -> Iterator[int]:
             command = (entry / "cmdline").read_bytes().split(b"\0")
             if command[1:] == [b"-m", b"app", b""]:
                 yield int(entry.name)
+
+
+def _shell_of(pid: int) -> int | None:
+    """The shell whose pipeline a run is part of, if any: it ends when the last line is in the run's log."""
+    with suppress(OSError):
+        leader = os.getpgid(pid)
+        return leader if leader not in (0, pid, os.getpgid(0)) else None
+    return None
 
 
 def _wait_for_end(pid: int, stop: Stop) -> None:

@@ -19,6 +19,7 @@ from app.model import Exam, Moment
 from app.output.csv_report import CsvReport
 from app.output.files import new_csv, opener, partial_of, summary_of, sync_directory, write_json
 from app.output.lock import LOCK, Lock, Record, try_lock
+from app.output.mounts import refuse_ephemeral
 from app.output.recovery import Recovered, recover
 from app.signals import Stop
 
@@ -32,9 +33,10 @@ class Volume:
         """Takes the lock. `longest_call` is for how many seconds a call may last (READ_TIMEOUT).
 
         Raises:
-            OutputFailed: the directory cannot be used.
+            OutputFailed: the directory cannot be used, or would be deleted with its container.
             Busy: another run holds it.
         """
+        refuse_ephemeral(directory)
         self._directory = directory
         self._longest_call = longest_call
         try:
@@ -119,7 +121,8 @@ class VolumeReport(CsvReport):
         try:
             self._file.close()
         except OSError as error:
-            raise self._failure(error, "Every batch of rows was on disk before; compare the CSV with the log.") from None
+            consequence = "Every batch of rows was on disk before; compare the CSV with the log."
+            raise self._failure(error, consequence) from None
 
     def save(self, summary: dict[str, Any]) -> None:
         try:
@@ -145,6 +148,7 @@ class VolumeReport(CsvReport):
 
 def verify_writable(directory: Path) -> None:
     """Write a file that has no name and is gone at once; raises OutputFailed where that is not possible."""
+    refuse_ephemeral(directory)
     lock = directory / LOCK
     try:
         if lock.exists():

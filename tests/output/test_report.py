@@ -8,7 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -18,16 +18,15 @@ from typing import BinaryIO
 
 import pytest
 
-from app.exceptions import OutputFailed
 from app.commands.run import open_report
-from app.proctor.endpoint import Exam
+from app.exceptions import OutputFailed
 from app.output.csv_report import Report
+from app.output.volume import VolumeReport
+from app.proctor.endpoint import Exam
 from app.signals import Stop
 from app.simulator import Simulator
-from app.output.volume import VolumeReport
-from tests.support import HEADER, Jobs, PATIENCE, QUICK, Result, Run, Simulate, delivered, expired, rows_of
+from tests.support import HEADER, PATIENCE, QUICK, Jobs, Result, Run, Simulate, delivered, expired, rows_of
 from tests.test_properties import configured
-
 
 HEADER_LINE = ",".join(HEADER).encode() + b"\r\n"
 FAR_OFF = b'{"lost": [{"start": "0001-01-01T00:00:00+10:00", "end": "2026-04-01T02:00:00Z", "reason": "?"}]}'

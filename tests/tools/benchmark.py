@@ -21,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 
 from app.simulator import Scenario, Simulator
-from tests.engine import IMAGE
+from tests.containers.engine import IMAGE, host_address
 from tests.support import ROOT
 from tests.tools.campaign import certificate, trusted
 
@@ -135,11 +135,9 @@ def first_call(docker_run: Sequence[str], host: str, python: str) -> float:
 
 def compare_containers(rounds: int) -> None:
     """Print how long the job's start takes in the image `force-submit-proctor`, and here."""
-    gateway = "{{(index .IPAM.Config 0).Gateway}}"
-    inspect = ["docker", "network", "inspect", "bridge", "--format", gateway]
-    host = subprocess.run(inspect, capture_output=True, check=True).stdout.decode().strip()
     docker_run = ("docker", "run", "--rm", "--entrypoint=sh")
-    pairs = [(first_call(docker_run, host, "python"), first_call((), host, sys.executable)) for _ in range(rounds)]
+    with host_address() as host:
+        pairs = [(first_call(docker_run, host, "python"), first_call((), host, sys.executable)) for _ in range(rounds)]
     inside, outside = zip(*pairs, strict=True)
     ratios = [one / other for one, other in pairs]
     print("\nfrom start to first call")

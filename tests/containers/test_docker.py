@@ -1,6 +1,7 @@
 """The image, run by a real engine: `docker run` as its users do it."""
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from app import __version__
 from app.simulator import Scenario, Simulator
-from tests.engine import IMAGE, Engine
+from tests.containers.engine import IMAGE, Engine
 from tests.support import expired, rows_of
 
 HARDENED = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges:true"]
@@ -42,6 +43,13 @@ def output(tmp_path: Path) -> Path:
     directory.mkdir(mode=0o700)
     subprocess.run(["chown", f"{UID}:{UID}", directory], check=True)
     return directory
+
+
+@pytest.fixture
+def named_volume(engine: Engine, tmp_path: Path) -> Iterator[str]:
+    name = f"force-submit-{os.getpid()}-{tmp_path.name}"
+    yield name
+    engine.docker("volume", "rm", "-f", name)
 
 
 def plain(settings: dict[str, str]) -> dict[str, str]:
@@ -95,6 +103,30 @@ def test_a_volume_that_may_not_be_written_is_said_before_anything_is_expired(
     assert b"Traceback" not in result.stderr
     assert proctor.token_requests == 0
     assert proctor.record == []
+
+
+@pytest.mark.parametrize("command", [[], ["check"], ["standby"]])
+@pytest.mark.parametrize(
+    "mount", [[], ["--read-only"], ["--tmpfs", f"/output:uid={UID}"]], ids=lambda m: "".join(m[:1])
+)
+def test_an_output_that_would_be_deleted_with_the_container_is_refused_before_anything_is_expired(
+    engine: Engine, proctor: Simulator, env_file: list[str], secrets: list[str], mount: list[str], command: list[str]
+) -> None:
+    job = [*env_file, *secrets, "-e", "OUTPUT_DIR=/output", *mount, IMAGE, *command]
+    result = engine.docker("run", "--rm", *job)
+    assert result.returncode == 74
+    assert b"would be deleted with this container" in result.stdout + result.stderr
+    assert proctor.record == []
+
+
+def test_a_named_volume_keeps_the_csv_after_the_container(
+    engine: Engine, proctor: Simulator, env_file: list[str], secrets: list[str], named_volume: str
+) -> None:
+    volume = ["-v", f"{named_volume}:/output", "-e", "OUTPUT_DIR=/output"]
+    result = engine.docker("run", "--rm", *HARDENED, *env_file, *secrets, *volume, IMAGE)
+    assert result.returncode == 0, result.stderr
+    shown = engine.docker("run", "--rm", "--entrypoint=sh", *volume, IMAGE, "-c", "cat /output/*.csv").stdout
+    assert sorted(row["examId"] for row in rows_of(shown)) == sorted(expired(proctor))
 
 
 def test_docker_stop_lets_the_call_under_way_finish(

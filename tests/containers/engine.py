@@ -72,9 +72,29 @@ def image() -> str:
     return IMAGE
 
 
+@contextmanager
+def host_address() -> Iterator[str]:
+    """This machine's address on a network of the tests' own, reachable from the containers of every network.
+
+    The engine's own bridge does not always name its gateway: dockerd 20.10 leaves it out until its second start.
+    """
+    network = f"force-submit-tests-{os.getpid()}"
+    subprocess.run(["docker", "network", "create", network], check=True, stdout=subprocess.DEVNULL)
+    try:
+        (description,) = json.loads(subprocess.check_output(["docker", "network", "inspect", network]))
+        yield description["IPAM"]["Config"][0]["Gateway"]
+    finally:
+        subprocess.run(["docker", "network", "rm", network], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.fixture(scope="session")
+def host(image: str) -> Iterator[str]:  # noqa: ARG001 - the engine must be there
+    with host_address() as address:
+        yield address
+
+
 @pytest.fixture
-def engine(image: str) -> Iterator[Engine]:  # noqa: ARG001 - the image must be there
-    network = json.loads(subprocess.check_output(["docker", "network", "inspect", "bridge"]))
-    engine = Engine(network[0]["IPAM"]["Config"][0]["Gateway"])
+def engine(host: str) -> Iterator[Engine]:
+    engine = Engine(host)
     yield engine
     engine.close()

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from app.simulator import Scenario, Simulator
-from tests.engine import IMAGE, Engine
+from tests.containers.engine import IMAGE, Engine
+from tests.containers.test_docker import plain, write_secrets
 from tests.support import ROOT, expired, rows_of
-from tests.test_docker import plain, write_secrets
 
 MANIFESTS = ROOT / "deploy" / "kubernetes"
 OLDEST, NEWEST = "1.31", "1.37"

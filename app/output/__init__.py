@@ -1,0 +1,1 @@
+"""Where the CSV goes, and what keeps it safe there."""

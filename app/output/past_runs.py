@@ -1,0 +1,98 @@
+"""The runs of a volume, as their summaries show them."""
+
+import json
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from app.exceptions import ExitCode
+from app.logs import parse_timestamp
+
+
+class LostWindow(NamedTuple):
+    """The window of a lost response, and how it was resolved, if it was."""
+
+    start: datetime
+    end: datetime
+    reason: str
+    resolved: str | None
+
+
+class PastRun(NamedTuple):
+    """A run. What its summary does not say is None."""
+
+    summary: Path
+    client_name: str
+    started: datetime
+    ended: datetime | None
+    outcome: str
+    exit_code: int | None
+    message: str
+    expired: int
+    completed: int
+    unknown: int
+    calls: int | None
+    lost: list[LostWindow]
+
+    @property
+    def exams(self) -> int:
+        """How many exams it reported."""
+        return self.expired + self.completed + self.unknown
+
+    @property
+    def unresolved(self) -> list[LostWindow]:
+        """Its windows that nobody has dealt with."""
+        return [window for window in self.lost if not window.resolved]
+
+    @property
+    def ended_well(self) -> bool:
+        """Whether it ended with 0, or only lost responses that were recovered since."""
+        recovered = self.exit_code == ExitCode.RESPONSES_LOST and bool(self.lost) and not self.unresolved
+        return self.exit_code == ExitCode.OK or recovered
+
+
+def past_runs(directory: Path) -> tuple[list[PastRun], list[str]]:
+    """All runs that left a summary, oldest first, and a sentence for each summary that cannot be read."""
+    runs: list[PastRun] = []
+    unreadable: list[str] = []
+    for path in sorted(directory.glob("expired_exams_*.json")):
+        try:
+            runs.append(_past_run(path, json.loads(path.read_bytes())))
+        except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+            unreadable.append(f"{path.name} is ignored: it is not a readable summary ({type(error).__name__}).")
+    return sorted(runs, key=lambda run: run.started), unreadable
+
+
+def unresolved(runs: Iterable[PastRun]) -> list[LostWindow]:
+    """The unresolved windows of runs, each once: that of a killed run is also in the summary of the run after it."""
+    windows = {(window.start, window.end): window for run in runs for window in run.unresolved}
+    return [windows[key] for key in sorted(windows)]
+
+
+def _past_run(path: Path, summary: dict[str, Any]) -> PastRun:
+    ended, code, calls, exams = summary["ended"], summary["exit_code"], summary["calls"], summary["exams"]
+    return PastRun(
+        summary=path,
+        client_name=str(summary["client_name"]),
+        started=parse_timestamp(summary["started"]),
+        ended=parse_timestamp(ended) if ended else None,
+        outcome=str(summary["outcome"]),
+        exit_code=None if code is None else int(code),
+        message=str(summary["message"]),
+        expired=int(exams["expired"]),
+        completed=int(exams["completed"]),
+        unknown=int(exams["unknown"]),
+        calls=None if calls is None else int(calls),
+        lost=[_lost_window(window) for window in summary["lost"]],
+    )
+
+
+def _lost_window(window: dict[str, Any]) -> LostWindow:
+    resolved = window.get("resolved")
+    return LostWindow(
+        parse_timestamp(window["start"]),
+        parse_timestamp(window["end"]),
+        str(window["reason"]),
+        str(resolved["how"]) if resolved else None,
+    )

@@ -1,0 +1,160 @@
+"""What killed runs left on a volume: their CSVs get their final name, complete rows only, and a summary.
+
+Whenever this is killed itself, the next run takes it up again.
+"""
+
+import json
+import logging
+import os
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from app.exceptions import Outcome
+from app.logs import log_event, parse_timestamp, timestamp
+from app.model import Moment, Window
+from app.output.csv_report import HEADER
+from app.output.files import (
+    PARTIAL,
+    RunName,
+    partial_of,
+    run_name,
+    summary_of,
+    sync_directory,
+    write_json,
+)
+from app.output.lock import Record, busy, is_locked
+from app.output.summary import Summary, status_of
+
+_CUT_SHOWN = 1000  # bytes of a truncated row that are logged
+
+
+class Recovered(NamedTuple):
+    """What a run has to know of the runs before it.
+
+    `windows` are those in which exams may have been changed that are in no CSV and that no exit code has reported yet;
+    `wait` is for how many seconds Proctor may still be at work on the last call.
+    """
+
+    windows: list[Window]
+    wait: float
+
+
+def recover(directory: Path, record: Record | None, longest_call: float) -> Recovered:
+    """Clean up after killed runs; `longest_call` is in seconds, for runs whose record is not there.
+
+    Raises:
+        Busy: a run is under way, though the lock file was free (somebody removed it).
+        OSError: a file cannot be read or written.
+    """
+    now = Moment.now()
+    windows: list[Window] = []
+    for draft in directory.glob("expired_exams_*.json.tmp"):
+        draft.unlink()
+    for partial in sorted(directory.glob(f"expired_exams_*.csv{PARTIAL}")):
+        csv = partial.with_suffix("")
+        if not (name := run_name(csv)) or not partial.is_file():
+            continue
+        if is_locked(partial):
+            raise busy(directory)
+        if csv.exists():
+            raise FileExistsError(0, f"it holds both {csv.name} and {partial.name}; move one of them away")
+        windows += _recover_csv(csv, name, record, longest_call, now)
+    sync_directory(directory)
+    return Recovered(windows, _seconds_at_work(record, now))
+
+
+def _recover_csv(csv: Path, name: RunName, record: Record | None, longest_call: float, now: Moment) -> list[Window]:
+    length, exams = _complete_rows(partial_of(csv))
+    lost = _lost_in(summary_of(csv))
+    if lost is None:
+        own = record if record and record.csv == csv.name else None
+        lost = _window(own, name, longest_call, now)
+        _report_killed(csv, name, exams, lost)
+    _cut(partial_of(csv), length)
+    partial_of(csv).rename(csv)
+    return lost
+
+
+def _window(record: Record | None, name: RunName, longest_call: float, now: Moment) -> list[Window]:
+    """The window of a killed run; none where it was killed between two calls."""
+    reason = "the run was killed"
+    if record is None:
+        return [Window.of_call(Moment.of_unknown_boot(name.started), now, reason, grace=longest_call)]
+    longest = record.longest_call
+    if record.since.boot != now.boot:  # power failed, say, and what was written last may be gone
+        return [Window.of_call(record.since, now, reason, grace=longest)]
+    if not record.unreported:
+        return []
+    window = Window.of_call(record.since, now, reason, grace=longest, longest=longest)
+    if record.last_call:
+        window = window.joined(Window.of_call(record.last_call, now, reason, grace=longest, longest=longest))
+    return [window]
+
+
+def _seconds_at_work(record: Record | None, now: Moment) -> float:
+    if not record or not record.last_call:
+        return 0
+    passed = now.seconds_since(record.last_call)
+    if record.last_call.boot != now.boot and record.last_call.wall > now.wall:
+        passed = 0  # a clock was set back, and the call may have begun just now
+    return max(record.longest_call - passed, 0)
+
+
+def _lost_in(summary: Path) -> list[Window] | None:
+    """The windows that a summary lists; None where there is none that can be read."""
+    try:
+        lost = json.loads(summary.read_bytes())["lost"]
+        return [Window(parse_timestamp(one["start"]), parse_timestamp(one["end"]), str(one["reason"])) for one in lost]
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
+
+
+def _complete_rows(path: Path) -> tuple[int, Counter[str]]:
+    """The length of a CSV file up to the end of its last complete row, and its exams by status."""
+    length, end, quotes, exams = 0, 0, 0, Counter[str]()
+    with path.open("rb") as file:
+        for line in file:
+            end += len(line)
+            quotes += line.count(b'"')
+            if line.endswith(b"\r\n") and quotes % 2 == 0:  # else the line break is in a quoted cell
+                if length:
+                    status = line.rpartition(b",")[2].strip()
+                    exams[status_of(status.decode("utf-8", "replace"))] += 1
+                length = end
+    return length, exams
+
+
+def _report_killed(csv: Path, name: RunName, exams: Counter[str], lost: list[Window]) -> None:
+    message = f"An earlier run was killed. Its {exams.total():,} rows are in {csv.name}"
+    if not lost:
+        message += ", and it was killed between two calls: nothing is missing."
+        log_event(logging.WARNING, "killed_run", message, csv=csv.name)
+    for window in lost:
+        start, end = timestamp(window.start), timestamp(window.end)
+        message += f"; exams that Proctor changed from {start} to {end} may be in no CSV."
+        log_event(logging.ERROR, "killed_run", message, csv=csv.name, start=start, end=end)
+    summary = Summary(name.client, None, began=Moment.of_unknown_boot(name.started))
+    summary.outcome = Outcome.KILLED
+    summary.message = message
+    summary.exams = exams
+    summary.lost = lost
+    unknown = {"version": None, "calls": None, "retries": None}
+    write_json(summary_of(csv), summary.as_object() | unknown)
+
+
+def _cut(partial: Path, length: int) -> None:
+    with partial.open("r+b") as file:
+        file.seek(length)
+        if truncated := file.read():
+            log_event(
+                logging.WARNING,
+                "truncated_row",
+                f"Cut from {partial.name}, as it is no complete row: {truncated[:_CUT_SHOWN]!r}",
+            )
+            file.truncate(length)
+        if not length:
+            file.seek(0)
+            file.write(HEADER)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,1 @@
+"""The image, the compose stack and the Kubernetes manifests, run by real engines."""

@@ -1,0 +1,125 @@
+"""The compose stack, run by the real docker compose from the file as it is: what a user asks of it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.simulator import Scenario, Simulator
+from tests.containers.engine import IMAGE, Engine
+from tests.containers.stack import Stack
+from tests.containers.test_docker import is_secret
+from tests.support import expired
+
+
+@pytest.fixture
+def proctor(engine: Engine) -> Iterator[Simulator]:
+    with Simulator(Scenario(), host=engine.host) as simulator:
+        yield simulator
+        simulator.release.set()
+
+
+@pytest.fixture
+def stack(engine: Engine, proctor: Simulator, tmp_path: Path) -> Iterator[Stack]:
+    stack = Stack(engine, tmp_path, proctor)
+    yield stack
+    proctor.release.set()
+    stack.close()
+
+
+def test_up_checks_the_configuration_and_expires_nothing(stack: Stack, proctor: Simulator) -> None:
+    stack.up()
+    assert proctor.record == []
+    assert stack.log("check", "^ok      endpoint")
+    assert stack.log("standby", "Waiting for the scheduler")
+    assert stack.log("ofelia", 'New job registered "force-submit"')
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [
+        ({"CLIENT_NAME": ""}, 78),
+        ({"AUTH_CLIENT_ID": "nobody"}, 77),
+        ({"SCHEDULE": "0 2 * * *"}, 78),  # of five fields, which ofelia would take for another schedule
+    ],
+)
+def test_a_wrong_configuration_fails_up_at_once(stack: Stack, wrong: dict[str, str], code: int) -> None:
+    stack.configure(**wrong)
+    result = stack.compose("up", "-d")
+    assert result.returncode != 0
+    assert f"exit {code}".encode() in result.stderr
+    assert stack.log("check", "^FAILED")
+    assert (stack.state("standby"), stack.state("ofelia")) == ("created", "created")
+
+
+def test_a_changed_configuration_can_be_checked_before_containers_are_replaced(stack: Stack) -> None:
+    stack.up()
+    stack.configure(AUTH_CLIENT_ID="nobody")
+    assert stack.compose("run", "--rm", "check").returncode == 77
+    assert (stack.state("standby"), stack.state("ofelia")) == ("running", "running")
+    # `up` itself replaces them first: it fails, and nothing is scheduled until it succeeds.
+    assert stack.compose("up", "-d", "--force-recreate").returncode != 0
+    assert (stack.state("standby"), stack.state("ofelia")) == ("created", "created")
+    stack.up()
+    assert (stack.state("standby"), stack.state("ofelia")) == ("running", "running")
+
+
+def test_run_now_and_check_are_one_command_each(stack: Stack, proctor: Simulator) -> None:
+    assert stack.compose("run", "--rm", "force-submit", "check").returncode == 0
+    assert proctor.record == []
+    result = stack.compose("run", "--rm", "force-submit")
+    assert result.returncode == 0, result.stderr
+    assert stack.exam_ids() == sorted(expired(proctor))
+    assert len(expired(proctor)) == 250
+
+
+def test_a_stopped_run_gets_the_time_that_a_call_may_take(stack: Stack, proctor: Simulator) -> None:
+    proctor.scenario.faults = ["hold"]
+    container = stack.compose("run", "-d", "force-submit").stdout.decode().strip()
+    assert proctor.held.wait(60)
+    assert stack.engine.inspect(container)["Config"]["StopTimeout"] > 300
+    proctor.release.set()
+    assert stack.engine.docker("wait", container).stdout == b"0\n"
+
+
+def test_ofelia_may_ask_nothing_else_of_docker(stack: Stack) -> None:
+    stack.up()
+    network = f"{stack.project}_docker-api"
+    assert stack.engine.inspect(network)["Internal"] is True
+    assert list(stack.engine.inspect(stack.container("docker-api"))["NetworkSettings"]["Networks"]) == [network]
+    requests = [
+        ("POST", "/containers/create"),
+        ("POST", "/v1.41/containers/x/start"),
+        ("DELETE", "/containers/x"),
+        ("GET", "/images/json"),
+        ("GET", "/containers/x/archive"),
+        ("POST", "/build"),
+        ("PUT", "/containers/x/exec"),
+        ("GET", "/containers/x/json"),
+    ]
+    script = (
+        f"import http.client\nfor method, path in {requests!r}:\n c = http.client.HTTPConnection('docker-api', 2375)\n"
+        " c.request(method, path)\n print(c.getresponse().status)"
+    )
+    result = stack.engine.docker("run", "--rm", f"--network={network}", "--entrypoint=python", IMAGE, "-c", script)
+    allowed = 404  # the engine itself responds
+    assert [int(line) for line in result.stdout.split()] == [*[403] * 7, allowed], result.stderr
+
+
+def test_no_secret_is_in_any_configuration_container_or_label(stack: Stack, proctor: Simulator) -> None:
+    stack.up()
+    text = stack.compose("config").stdout
+    for service in ("check", "standby", "ofelia", "docker-api"):
+        text += json.dumps(stack.engine.inspect(stack.container(service))).encode()
+    assert secrets_in(text, proctor) == []
+
+
+def secrets_in(text: bytes, proctor: Simulator) -> list[str]:
+    """The names of the secrets that a text holds."""
+    secrets = {name: value for name, value in proctor.settings().items() if is_secret(name)}
+    return [
+        name
+        for name, value in secrets.items()
+        if value.encode() in text or json.dumps(value).strip('"').encode() in text
+    ]
