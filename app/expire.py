@@ -121,7 +121,6 @@ class _Calls:
         try:
             return self._call(token)
         except TokenRejected as rejected:
-            self._tokens.discard()
             if token != self._accepted:
                 raise
             log_event(logging.INFO, "token_rejected", f"{rejected}; requesting a new one.")
@@ -148,8 +147,10 @@ class _Calls:
             if self._lost > self._settings.max_lost_responses:
                 raise self._too_many_lost() from None
             raise
-        except (Transient, Failure):
+        except (Transient, Failure) as error:
             self._report.nothing_changed()
+            if isinstance(error, TokenRejected):
+                self._tokens.discard()
             raise
         except Exception as error:
             self.note_lost(began, f"a bug ended the call ({type(error).__name__})", grace)
