@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from app.commands.run import log_waiting
 from app.exceptions import CredentialsRejected, ExitCode, Failure, Transient, Unavailable
 from app.output.volume import verify_writable
 from app.proctor.endpoint import Endpoint, TokenRejected
@@ -30,7 +29,7 @@ def check(configuration: Configuration, stop: Stop) -> int:
         return ExitCode.CONFIGURATION
 
     settings = replace(configuration.settings(), max_attempts=1)
-    transport = Transport.from_settings(settings, stop, log_waiting)
+    transport = Transport.from_settings(settings, stop)
     tokens = Tokens(settings, transport, stop.sleep)
     endpoint = Endpoint(settings, transport)
     print_line("ok      settings")

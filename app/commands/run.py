@@ -1,11 +1,12 @@
 """The job, from beginning to end: output, token, calls, report, exit code."""
 
 import logging
+from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from signal import Signals
 
 from app import __version__
-from app.exceptions import Ending, ExitCode, Failure, Outcome, OutputFailed, exit_code
+from app.exceptions import Ending, Failure, Outcome, OutputFailed
 from app.expire import expire_all
 from app.heartbeat import ping
 from app.logs import log, log_event
@@ -24,20 +25,23 @@ def run(settings: Settings, stop: Stop) -> int:
     summary = Summary(settings.client_name, settings.proctor_url)
     stop.on_first = lambda signum: _announce(signum, settings)
     report = CsvReport(1, "stdout", stop)
+    seconds_at_work = 0.0
     with ExitStack() as held:
         try:
-            seconds_at_work = 0.0
             if settings.output_dir:
                 volume = held.enter_context(closing(Volume(settings.output_dir, settings.read_timeout)))
                 lost, seconds_at_work = volume.recover()
                 summary.lost += lost
-                report = volume.report(settings.client_name, stop)
-            report.open()
+                opened = volume.report(settings.client_name, stop)
+                opened.open()
+                report = opened  # only now is there something to conclude
+            else:
+                report.open()
             with suppress(Interrupted):  # noticed again before the first call
                 ping(settings.heartbeat_url, "start", stop, verify=tls_verify(settings), ended_by=FIRST)
             _log_start(settings, report)
             _wait_for_earlier_call(seconds_at_work, stop)
-            with closing(Transport.from_settings(settings, stop, log_waiting)) as transport:
+            with closing(Transport.from_settings(settings, stop)) as transport:
                 tokens = Tokens(settings, transport, stop.sleep, summary.count_retry)
                 endpoint = Endpoint(settings, transport)
                 ending = Ending(expire_all(settings, tokens, endpoint, report=report, summary=summary, stop=stop))
@@ -53,36 +57,31 @@ def run(settings: Settings, stop: Stop) -> int:
 
 def _conclude(ending: Ending, settings: Settings, report: CsvReport, summary: Summary, stop: Stop) -> int:
     """Close the CSV, keep the summary, report to the monitor, and only then give the CSV its final name."""
-
-    def settle(ending: Ending) -> int:
-        code = exit_code(ending, responses_lost=bool(summary.lost), fail_on_no_progress=settings.fail_on_no_progress)
-        summary.end(ending, code)
-        return code
-
-    code = settle(ending)
-    for finish in (report.close, lambda: report.save(summary.as_object())):
-        try:
-            finish()
-        except OutputFailed as failure:
-            log_event(logging.ERROR, "output_failed", str(failure))
-            if code == ExitCode.OK:
-                code = settle(Ending(Outcome.FAILED, failure))
+    summary.end(ending, fail_on_no_progress=settings.fail_on_no_progress)
+    _finish(report.close, summary)
+    _finish(lambda: report.save(summary.as_object()), summary)
     summary.log_end()
-    _ping_end(settings, code, stop, summary)
+    code = summary.exit_code
+    _ping_end(settings, summary, stop)
+    _finish(report.publish, summary)
+    if summary.exit_code != code:
+        _ping_end(settings, summary, stop)
+    return summary.exit_code
+
+
+def _finish(step: Callable[[], None], summary: Summary) -> None:
+    """Take a step that ends the output. Its failure is how the run ended, if nothing else had failed."""
     try:
-        report.publish()
+        step()
     except OutputFailed as failure:
         log_event(logging.ERROR, "output_failed", str(failure))
-        if code == ExitCode.OK:
-            code = settle(Ending(Outcome.FAILED, failure))
-            _ping_end(settings, code, stop, summary)
-    return code
+        summary.end(Ending(Outcome.FAILED, failure))
 
 
-def _ping_end(settings: Settings, code: int, stop: Stop, summary: Summary) -> None:
+def _ping_end(settings: Settings, summary: Summary, stop: Stop) -> None:
+    code, verify = str(summary.exit_code), tls_verify(settings)
     with suppress(Interrupted):
-        verify = tls_verify(settings)
-        ping(settings.heartbeat_url, str(code), stop, summary.as_object(), verify=verify, ended_by=SECOND)
+        ping(settings.heartbeat_url, code, stop, summary.as_object(), verify=verify, ended_by=SECOND)
 
 
 def _log_start(settings: Settings, report: CsvReport) -> None:
@@ -117,8 +116,3 @@ def _announce(signum: int, settings: Settings) -> None:
         " response.",
         signum=signum,
     )
-
-
-def log_waiting(seconds: float) -> None:
-    """Log that a long call is alive."""
-    log_event(logging.INFO, "waiting", f"Still waiting for a response, {seconds:.0f} s so far.", seconds=round(seconds))

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from app import __version__
-from app.exceptions import Ending, ExitCode, Outcome, OutputFailed
+from app.exceptions import Ending, ExitCode, Outcome, OutputFailed, exit_code
 from app.logs import log_event, timestamp
 from app.model import Exam, Moment, Window
 
@@ -47,7 +47,7 @@ class Summary:
         self.exams: Counter[str] = Counter()
         self.lost: list[Window] = []
         self.outcome = Outcome.FAILED
-        self.exit_code: int | None = None
+        self.exit_code: int = ExitCode.OK
         self.message = ""
 
     def add(self, exams: Iterable[Exam]) -> None:
@@ -69,12 +69,14 @@ class Summary:
             seconds=round(seconds, 3),
         )
 
-    def end(self, ending: Ending, code: int) -> None:
-        """Close the tally."""
+    def end(self, ending: Ending, *, fail_on_no_progress: bool = False) -> None:
+        """Close the tally. What ended a run first counts: a later ending only where the run had ended well."""
+        if self.ended and self.exit_code != ExitCode.OK:
+            return
         self.ended = datetime.now(UTC)
         self.outcome = ending.outcome
         self.message = self._message(ending)
-        self.exit_code = code
+        self.exit_code = exit_code(ending, responses_lost=bool(self.lost), fail_on_no_progress=fail_on_no_progress)
 
     def _message(self, ending: Ending) -> str:
         """What ended the run, what that means for the exams, and what to do."""
@@ -84,8 +86,8 @@ class Summary:
             parts.append("The exams so far are in the CSV; others stay due." if self.calls else "Nothing was expired.")
         if self.lost:
             parts.append(
-                "Exams may have been expired that are in no CSV, and no later run reports them: find them as the README"
-                " says under 'When responses are lost'."
+                "Exams may have been expired that are in no CSV, and no later run reports them: recover them as the"
+                " README says under 'You were paged'."
             )
         return " ".join(parts)
 
@@ -121,7 +123,7 @@ class Summary:
             "started": timestamp(self.began.wall),
             "ended": timestamp(self.ended) if self.ended else None,
             "outcome": self.outcome,
-            "exit_code": self.exit_code,
+            "exit_code": self.exit_code if self.ended else None,
             "message": self.message,
             "exams": {status: self.exams[status] for status in (*_STATUSES, "unknown")},
             "calls": self.calls,

@@ -11,10 +11,10 @@ takes note of that, in the `Exchange` of the request under way:
 
 import http.client
 import io
+import logging
 import socket
 import ssl
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -22,6 +22,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from app.logs import log_event
 from app.signals import SECOND, Stop
 
 # Bytes, both as received and as unpacked. Parsing takes up to ten times as much memory, and the Kubernetes manifest
@@ -63,10 +64,8 @@ class Exchange:
 class Adapter(HTTPAdapter):
     """requests' way to urllib3, with connections that keep `exchange` up to date."""
 
-    def __init__(self, stop: Stop, on_waiting: Callable[[float], None]) -> None:
-        """`on_waiting` is called with the seconds so far, every half minute of a wait for a response."""
+    def __init__(self, stop: Stop) -> None:
         self.stop = stop
-        self.on_waiting = on_waiting
         self.exchange = Exchange()
         self._pools = _pool_classes(self)
         super().__init__(max_retries=0)
@@ -161,7 +160,6 @@ class _ResponseReader(io.RawIOBase):
         self._sock.settimeout(0)
         self._file = sock.makefile("rb", buffering=0)  # keeps the socket open until the response has been read
         self._stop = adapter.stop
-        self._on_waiting = adapter.on_waiting
         self._exchange = adapter.exchange
         self._started = time.monotonic()
         self._received = 0
@@ -198,7 +196,8 @@ class _ResponseReader(io.RawIOBase):
             raise BrokenResponse(f"no complete response within {limit:g} seconds")
         seconds = min(limit - waited, _NOTICE_EVERY)
         if not self._stop.wait_readable(self._sock, seconds, self._exchange.ended_by) and seconds == _NOTICE_EVERY:
-            self._on_waiting(waited + seconds)
+            so_far = round(waited + seconds)
+            log_event(logging.INFO, "waiting", f"Still waiting for a response, {so_far} s so far.", seconds=so_far)
 
     def close(self) -> None:
         if not self.closed:

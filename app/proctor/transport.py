@@ -5,7 +5,6 @@ Which of the last two it was decides whether exams may have been expired unseen;
 
 import ssl
 import time
-from collections.abc import Callable
 from functools import cache
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Self
@@ -37,23 +36,12 @@ class IncompleteResponse(Transient):
 class Transport:
     """Sends requests one after the other, over one connection as long as that is safe."""
 
-    def __init__(
-        self,
-        stop: Stop,
-        connect_timeout: float,
-        read_timeout: float,
-        verify: bool | str = True,
-        on_waiting: Callable[[float], None] = lambda _: None,
-    ) -> None:
-        """Timeouts are in seconds, that for reading is for a complete response; `verify` is as in requests.
-
-        `on_waiting` is called with the seconds so far, every half minute of a wait for a response.
-        """
-        self._stop = stop
+    def __init__(self, stop: Stop, connect_timeout: float, read_timeout: float, verify: bool | str = True) -> None:
+        """Timeouts are in seconds, that for reading is for a complete response; `verify` is as in requests."""
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
         self._verify = verify
-        self._adapter = Adapter(stop, on_waiting)
+        self._adapter = Adapter(stop)
         self._proxies_for = cache(get_environ_proxies)
         self._session = requests.Session()
         self._session.trust_env = False  # or the credentials of a ~/.netrc would replace the token
@@ -65,9 +53,9 @@ class Transport:
         self._keeps_connections: bool | None = None
 
     @classmethod
-    def from_settings(cls, settings: Settings, stop: Stop, on_waiting: Callable[[float], None]) -> Self:
+    def from_settings(cls, settings: Settings, stop: Stop) -> Self:
         """The transport that the settings ask for."""
-        return cls(stop, settings.connect_timeout, settings.read_timeout, tls_verify(settings), on_waiting)
+        return cls(stop, settings.connect_timeout, settings.read_timeout, tls_verify(settings))
 
     @property
     def sent(self) -> bool:
