@@ -68,8 +68,8 @@ class CsvReport:
             _log_unwritten(row)
         raise self._failure(
             problem,
-            f"The {len(missing)} rows that are missing from it are in this log, marked UNWRITTEN ROW. No later run reports"
-            " these exams: add the rows as the README says under 'You were paged'. No further call is made.",
+            f"The {len(missing)} rows that are missing from it are in this log, marked UNWRITTEN ROW. No later run"
+            " reports these exams: add the rows as the README says under 'You were paged'. No further call is made.",
         )
 
     def close(self) -> None:
