@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections import OrderedDict
 
 from app.exceptions import CredentialsRejected, Failure, Outcome, TooManyLost, Transient, Unavailable
 from app.logs import log_event, timestamp
@@ -79,16 +78,15 @@ class _Calls:
         self._report = report
         self._summary = summary
         self._stop = stop
+        self._retrying = retrying(settings, self._name, self._sleep, summary.count_retry)
         self._lost = 0
         self._accepted: str | None = None  # the token that Proctor accepted last
         self._deadline = summary.began.monotonic + (settings.max_runtime or float("inf"))
 
     def make(self) -> Batch:
         """Call until there is a response."""
-        what = f"Call {self._summary.calls + 1}"
-        attempt = retrying(self._settings, what, self._sleep, self._summary.count_retry)
         try:
-            batch = attempt(self._attempt)
+            batch = self._retrying(self._attempt)
         except TokenRejected as rejected:
             raise self._token_failure(rejected) from None
         except Transient as reason:
@@ -114,6 +112,9 @@ class _Calls:
             end=end,
             reason=reason,
         )
+
+    def _name(self) -> str:
+        return f"Call {self._summary.calls + 1}"
 
     def _attempt(self) -> Batch:
         """One call, or two where Proctor does not accept a token any longer that it accepted before."""
@@ -195,7 +196,9 @@ class _RecentExams:
     """The exams reported last: no exam gets a second row, also where Proctor reports one again."""
 
     def __init__(self) -> None:
-        self._statuses: OrderedDict[str, str] = OrderedDict()  # by exam id, the oldest first
+        # The status of each exam by its id, in two generations: the older one is forgotten as a whole.
+        self._newer: dict[str, str] = {}
+        self._older: dict[str, str] = {}
 
     def rows_of(self, batch: Batch) -> tuple[list[Exam], bool, frozenset[str]]:
         """The exams of a batch that get a row, whether any of them is new, and what is unexpected about the others.
@@ -206,18 +209,20 @@ class _RecentExams:
         rows: list[Exam] = []
         new = False
         anomalies: set[str] = set()
+        newer, older = self._newer, self._older
         for exam in batch.exams:
             key = exam.examId or "\n".join(exam)
-            if key not in self._statuses:
-                self._statuses[key] = exam.updatedExamStatus
+            status = newer.get(key, older.get(key))
+            if status is None:
+                newer[key] = exam.updatedExamStatus
                 rows.append(exam)
                 new = True
             elif not exam.examId:
                 rows.append(exam)
-            elif self._statuses[key] != exam.updatedExamStatus:
+            elif status != exam.updatedExamStatus:
                 anomalies.add(f"exam {exam.examId[:50]!r} again, with the status {exam.updatedExamStatus[:50]!r}")
-        while len(self._statuses) > max(_EXAMS_REMEMBERED, len(batch.exams)):
-            self._statuses.popitem(last=False)
+        if len(newer) >= _EXAMS_REMEMBERED:
+            self._newer, self._older = {}, newer
         return rows, new, frozenset(anomalies)
 
 

@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any
 
 from app import __version__
@@ -12,6 +13,7 @@ from app.logs import log_event, timestamp
 from app.model import Exam, Moment, Window
 
 _STATUSES = ("expired", "completed")
+_STATUS = attrgetter("updatedExamStatus")
 
 _MEANING = {
     Outcome.DRAINED: "Proctor has no more.",
@@ -52,7 +54,8 @@ class Summary:
 
     def add(self, exams: Iterable[Exam]) -> None:
         """Count exams that Proctor reported."""
-        self.exams.update(status_of(exam.updatedExamStatus) for exam in exams)
+        for status, count in Counter(map(_STATUS, exams)).items():
+            self.exams[status_of(status)] += count
 
     def count_retry(self) -> None:
         self.retries += 1

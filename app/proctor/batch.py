@@ -1,6 +1,7 @@
 """Proctor's response body as a batch of exams: a malformed record is a row like any other, and an anomaly."""
 
 import json
+from operator import itemgetter
 from typing import Any
 
 from app.model import Batch, Exam
@@ -14,7 +15,8 @@ class _Number(str):
 
 _LIST = "expiredExams"
 _FLAG = "additionalExamsToExpire"
-_KINDS = (str, str, str, _Number, str)  # of an exam's fields
+_VALUES = itemgetter(*Exam._fields)
+_KINDS: list[set[type]] = [{str}, {str}, {str}, {_Number}, {str}]  # the types of an exam's fields
 _MOST_ANOMALIES = 100
 _DECODER = json.JSONDecoder(parse_int=_Number, parse_float=_Number, parse_constant=_Number)
 
@@ -49,7 +51,7 @@ def parse_batch(body: bytes) -> Batch | None:
         # Going on is safe: the run ends when a response brings nothing new.
         anomalies.add(f"a response without {_FLAG}")
         more = True
-    return Batch([_exam(record, anomalies) for record in records], more, frozenset(anomalies))
+    return Batch(_exams(records, anomalies), more, frozenset(anomalies))
 
 
 def _joined(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -61,19 +63,29 @@ def _joined(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
+def _exams(records: list[Any], anomalies: set[str]) -> list[Exam]:
+    """The records as rows, each written as well as it can be, whatever it is."""
+    try:
+        exams = [Exam._make(_VALUES(record)) for record in records]
+    except (TypeError, KeyError, IndexError):  # no object, or one that lacks a field
+        exams = []
+    kinds = [set(map(type, column)) for column in zip(*exams, strict=True)]
+    if kinds == _KINDS and set(map(len, records)) == {len(_KINDS)}:
+        return exams
+    return [_exam(record, anomalies) for record in records]
+
+
 def _exam(record: Any, anomalies: set[str]) -> Exam:
-    """A record as a row: written as well as it can be, whatever it is."""
+    """A record as a row, with what is unexpected about it."""
     if not isinstance(record, dict):
         _note(anomalies, "a record that is no object (written as its examId)")
         return Exam("", "", _cell(record), "", "")
-    values = tuple(map(record.get, Exam._fields))
-    if tuple(map(type, values)) == _KINDS and len(record) == len(values):
-        return Exam._make(values)
-    for name, value, kind in zip(Exam._fields, values, _KINDS, strict=True):
+    values = [record.get(name) for name in Exam._fields]
+    for name, value, kinds in zip(Exam._fields, values, _KINDS, strict=True):
         if value is None:
             _note(anomalies, f"a record without {name}")
-        elif type(value) is not kind:
-            _note(anomalies, f"a record whose {name} is not {'a number' if kind is _Number else 'text'}")
+        elif type(value) not in kinds:
+            _note(anomalies, f"a record whose {name} is not {'a number' if _Number in kinds else 'text'}")
     for name in record.keys() - set(Exam._fields):
         _note(anomalies, f"a record with the unknown field {name[:50]!r} (left out)")
     return Exam(*map(_cell, values))

@@ -11,13 +11,16 @@ from app.settings import Settings
 
 
 def retrying(
-    settings: Settings, what: str, sleep: Callable[[float], None], on_retry: Callable[[], None] = lambda: None
+    settings: Settings,
+    what: Callable[[], str],
+    sleep: Callable[[float], None],
+    on_retry: Callable[[], None] = lambda: None,
 ) -> Retrying:
     """Call it with a function to have that tried up to MAX_ATTEMPTS times while it raises `Transient`.
 
     The waits double from about a second up to MAX_WAIT, with jitter; a longer one that the error asks for is honoured
-    up to MAX_WAIT, both in seconds. `what` names the thing in the log; `on_retry` is called before each wait. The last
-    attempt's `Transient` is raised, as is at once whatever else the function or `sleep` raises.
+    up to MAX_WAIT, both in seconds. `what` names what failed in the log; `on_retry` is called before each wait. The
+    last attempt's `Transient` is raised, as is at once whatever else the function or `sleep` raises.
     """
     back_off = wait_exponential_jitter(max=settings.max_wait)
 
@@ -30,7 +33,7 @@ def retrying(
         log_event(
             logging.WARNING,
             "retry",
-            f"{what}: {error}. Attempt {state.attempt_number} of {settings.max_attempts} failed; retrying in"
+            f"{what()}: {error}. Attempt {state.attempt_number} of {settings.max_attempts} failed; retrying in"
             f" {seconds:.1f} s.",
             attempt=state.attempt_number,
             reason=str(error),

@@ -69,7 +69,7 @@ class Tokens:
             Interrupted: a signal was received.
         """
         if self._token is None or time.monotonic() >= self._renew_at:
-            request = retrying(self._settings, "Could not get a token", self._sleep, self._on_retry)
+            request = retrying(self._settings, lambda: "Could not get a token", self._sleep, self._on_retry)
             try:
                 self._token, lifetime = request(self._request)
             except Transient as reason:

@@ -6,7 +6,6 @@ Which of the last two it was decides whether exams may have been expired unseen;
 import ssl
 import time
 from functools import cache
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Self
 
 import requests
@@ -29,12 +28,23 @@ _REUSE_WITHIN = 1.0  # seconds, the longest pause
 _CLOSES_WITHIN = 0.01  # seconds; servers that close a connection without saying so do it right after the response
 
 
+_HEADERS = {
+    "Accept-Encoding": "gzip, deflate",
+    "Connection": "keep-alive",
+    "User-Agent": f"force-submit-proctor/{__version__}",
+}
+
+
 class IncompleteResponse(Transient):
     """The request was sent, and no complete response was received."""
 
 
 class Transport:
-    """Sends requests one after the other, over one connection as long as that is safe."""
+    """Sends requests one after the other, over one connection as long as that is safe.
+
+    It uses requests without a Session, which would follow redirects (and turn a POST into a GET), keep cookies, and
+    take credentials from ~/.netrc over the token.
+    """
 
     def __init__(self, stop: Stop, connect_timeout: float, read_timeout: float, verify: bool | str = True) -> None:
         """Timeouts are in seconds, that for reading is for a complete response; `verify` is as in requests."""
@@ -43,12 +53,6 @@ class Transport:
         self._verify = verify
         self._adapter = Adapter(stop)
         self._proxies_for = cache(get_environ_proxies)
-        self._session = requests.Session()
-        self._session.trust_env = False  # or the credentials of a ~/.netrc would replace the token
-        self._session.headers["User-Agent"] = f"force-submit-proctor/{__version__}"
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # none is kept, none is sent
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, self._adapter)
         self._reuse_until = 0.0
         self._keeps_connections: bool | None = None
 
@@ -64,7 +68,7 @@ class Transport:
 
     def close(self) -> None:
         """Close the connection; another request opens a new one."""
-        self._session.close()
+        self._adapter.close()
 
     def prepare(self, method: str, url: str, **arguments: Any) -> requests.PreparedRequest:
         """A request as `requests.Request` takes it, which can be sent more than once.
@@ -73,9 +77,12 @@ class Transport:
             Misconfigured: the URL cannot be used.
         """
         try:
-            return self._session.prepare_request(requests.Request(method, url, **arguments))
+            request = requests.Request(method, url, **arguments).prepare()
         except ValueError as error:
             raise of_unsent(error, url) or error from error
+        for name, value in _HEADERS.items():
+            request.headers.setdefault(name, value)
+        return request
 
     def send(
         self, request: requests.PreparedRequest, secrets: tuple[str, ...] = (), ended_by: int = SECOND
@@ -91,22 +98,21 @@ class Transport:
             Interrupted: a signal ended the wait for a connection or a response; `sent` says which.
         """
         if time.monotonic() > self._reuse_until:
-            self._session.close()
+            self._adapter.close()
         exchange = self._adapter.exchange = Exchange(self._read_timeout, ended_by)
         url = str(request.url)
         began = time.monotonic()
         try:
-            with self._session.send(
+            with self._adapter.send(
                 request,
                 timeout=(self._connect_timeout, self._read_timeout),
                 verify=self._verify,
                 proxies=self._proxies_for(url),
-                allow_redirects=False,  # a redirected POST would become a GET
                 stream=True,
             ) as received:
                 body = _body(received)
         except Exception as error:
-            self._session.close()
+            self._adapter.close()
             self._keeps_connections = False
             if not exchange.sent:
                 raise of_unsent(error, url) or error from error
