@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from app.settings import Settings, read
 from app.simulator import Simulator
 
 ROOT = Path(__file__).parent.parent
 HEADER = ["assessmentKey", "assessmentId", "examId", "studentId", "updatedExamStatus"]
+HEADER_LINE = ",".join(HEADER).encode() + b"\r\n"
 QUICK = {"MAX_WAIT": "0", "READ_TIMEOUT": "30", "LOG_FORMAT": "json"}
 PATIENCE = 60  # seconds after which a process that hangs is ended, so that the suite goes on
 
@@ -62,7 +64,7 @@ class Result:
 
 
 def rows_of(content: bytes) -> list[dict[str, str]]:
-    """The rows of a CSV, which must be whole and have the header that is promised."""
+    """The rows of a CSV, which must be complete and have the header that is promised."""
     assert content.endswith(b"\r\n")
     header, *rows = csv.reader(io.StringIO(content.decode(), newline=""), strict=True)
     assert header == HEADER
@@ -75,8 +77,19 @@ def expired(simulator: Simulator) -> list[str]:
 
 
 def delivered(simulator: Simulator) -> list[str]:
-    """The ids of the exams that the server changed and reported in an answer that went out whole."""
+    """The ids of the exams that the server changed and reported in a response that was sent completely."""
     return [exam_id for call in simulator.record if call["delivered"] for exam_id in call["expired"]]
+
+
+def configured(directory: Path, **values: str) -> Settings:
+    """The settings of a run in this process, without waits: into `directory`, and to a server that is not there."""
+    basis = {
+        **dict.fromkeys(("PROCTOR_URL", "AUTH_URL"), "http://127.0.0.1:1"),
+        **dict.fromkeys(("AUTH_CLIENT_ID", "AUTH_CLIENT_SECRET", "AUTH_USERNAME", "AUTH_PASSWORD"), "x"),
+        **{"CLIENT_NAME": "SBAC_PT", "MAX_WAIT": "0", "OUTPUT_DIR": str(directory)},
+    }
+    nowhere = directory / "none"
+    return read({**basis, **values}, secrets_dir=nowhere, dotenv=nowhere).settings()
 
 
 class Jobs:
@@ -107,6 +120,15 @@ class Jobs:
     def run(self, settings: dict[str, str], *arguments: str, **options: Any) -> Result:
         """Run the job from start to end."""
         return self.finish(self.start(settings, *arguments, **options))
+
+    def read_until(self, process: subprocess.Popen[bytes], event: str) -> dict[str, Any]:
+        """Read the JSON log up to an event. The process needs `bufsize=0`, so that no line after it gets lost."""
+        assert process.stderr
+        for line in process.stderr:
+            entry: dict[str, Any] = json.loads(line)
+            if entry["event"] == event:
+                return entry
+        raise AssertionError(f"the process ended without the event {event!r}")
 
     def close(self) -> None:
         for process in self._processes:

@@ -1,0 +1,153 @@
+"""What the tests of the output share: what is on a volume, what killed runs leave there, and a monitor."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+from app.model import Exam
+from app.simulator import Simulator
+from tests.support import HEADER_LINE, ROOT, Result, rows_of
+
+PLAIN = b"(SBAC_PT)SBAC-Perf-ELA-4,SBAC-Perf-ELA-4,0000002a-5bac-4000-8000-000000000001,100001,expired\r\n"
+QUOTED = b'"a ""quoted"", k\xc3\xa9y\r\n\r\nover lines\r",,0000002a-5bac-4000-8000-000000000002,100002,"x,\r\n"\r\n'
+ROW = Exam("k" * 48, "i", "e", "7", "expired")
+"""64 bytes: 64 such rows fill a page of 4 KiB."""
+
+
+def launcher(directory: Path, line: str) -> Path:
+    """As Popen's `executable`: a shell that runs `line`, in which "$@" is the job."""
+    script = directory / "launcher"
+    script.write_text(f'#!/bin/sh\nset -- "{sys.executable}" "$@"\n{line}\n')
+    script.chmod(0o755)
+    return script
+
+
+def sabotaged(directory: Path, code: str) -> dict[str, str]:
+    """The environment of a job that first executes `code`, which breaks what the job uses of the system.
+
+    `code` finds `os`, `io`, `refuse` (raises EIO), and `is_csv` (whether a descriptor is that of a CSV with rows).
+    """
+    (directory / "sitecustomize.py").write_text(
+        "import errno, io, os\n"
+        "def refuse(*_, **__):\n"
+        "    raise OSError(errno.EIO, os.strerror(errno.EIO))\n"
+        "def is_csv(descriptor):\n"
+        "    name = os.readlink(f'/proc/self/fd/{descriptor}')\n"
+        "    return '.csv' in name and os.fstat(descriptor).st_size > 100\n"
+        f"{code}\n"
+    )
+    return {"PYTHONPATH": f"{directory}:{ROOT}"}
+
+
+def content(volume: Path) -> dict[str, bytes]:
+    """The files of a volume but the lock."""
+    return {path.name: path.read_bytes() for path in volume.iterdir() if path.name != ".lock"}
+
+
+def only(volume: Path, suffix: str) -> Path:
+    """The one file of a run with that suffix."""
+    (path,) = volume.glob(f"expired_exams_*{suffix}")
+    return path
+
+
+def ids(csv: bytes) -> list[str]:
+    """The ids of the exams in a CSV."""
+    return [row["examId"] for row in rows_of(csv)]
+
+
+def all_ids(volume: Path) -> list[str]:
+    """The ids of the exams in all CSVs of a volume, sorted."""
+    return sorted(exam for path in volume.glob("*.csv") for exam in ids(path.read_bytes()))
+
+
+def unwritten(result: Result) -> list[str]:
+    """The ids in the rows that went to the log instead of the CSV."""
+    return ids(HEADER_LINE + "".join(f"{event['row']}\r\n" for event in result.events("unwritten_row")).encode())
+
+
+def instant(text: str) -> datetime:
+    """A time in a summary, a log or the server's record."""
+    return datetime.fromisoformat(text)
+
+
+def holds(window: dict[str, Any], time: str) -> bool:
+    """Whether a window contains a time of the server's record."""
+    return instant(window["start"]) <= instant(time) <= instant(window["end"])
+
+
+def nothing_is_expired(simulator: Simulator, result: Result) -> bool:
+    """Whether the run ended for its output before it asked for a token."""
+    return result.code == 74 and not simulator.token_requests and not simulator.record
+
+
+def each_exam_is_in_the_csv_or_in_the_log(simulator: Simulator, result: Result, csv: bytes) -> bool:
+    """Whether a run that could not write its second batch lost none of its rows, and reported what it must."""
+    missing = unwritten(result)
+    assert missing
+    assert result.code == 74
+    assert result.summary["outcome"] == "failed"
+    assert len(simulator.record) == 2  # no further call
+    (window,) = result.summary["lost"]  # the log may be lost as well
+    assert holds(window, simulator.record[1]["changed"])
+    assert f"missing from it: {len(missing)}" in result.message
+    assert "Traceback" not in result.stderr.decode()
+    return sorted(ids(csv) + missing) == sorted(exam for call in simulator.record for exam in call["expired"])
+
+
+def leave(volume: Path, number: int, text: bytes, lost: list[dict[str, str]] | None = None) -> str:
+    """Put a CSV there as a killed run leaves it, with a summary if it has `lost`; return the name without suffix."""
+    stem = f"expired_exams_SBAC_PT_20260401T{number // 3600:02}{number // 60 % 60:02}{number % 60:02}Z"
+    (volume / f"{stem}.csv.partial").write_bytes(text)
+    if lost is not None:
+        (volume / f"{stem}.json").write_text(json.dumps({"lost": lost}))
+    return stem
+
+
+class Monitor:
+    """A monitor for HEARTBEAT_URL, and what it received: the last part of each path."""
+
+    def __init__(self) -> None:
+        self.received: list[str] = []
+        self.holds_end = False
+        """Whether it leaves the ping of a run's end without a response until `release` is set."""
+        self.held = Event()
+        self.release = Event()
+        self.url = ""
+
+
+@contextmanager
+def monitoring() -> Iterator[Monitor]:
+    """Run a monitor."""
+    monitor = Monitor()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"] or 0))
+            monitor.received.append(self.path.rpartition("/")[2])
+            if monitor.holds_end and monitor.received[-1] != "start":
+                monitor.held.set()
+                monitor.release.wait()
+            self.close_connection = True
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_: object) -> None:
+            """A job that was killed is gone."""
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        monitor.url = f"http://127.0.0.1:{server.server_port}/ping"
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield monitor
+        monitor.release.set()
+        server.shutdown()
