@@ -22,7 +22,6 @@ from app.signals import FIRST, Interrupted, Stop
 
 def main(arguments: Sequence[str], stop: Stop) -> int:
     """Run a command; return the exit code."""
-    _occupy_streams()
     try:
         return _dispatch(arguments, stop)
     except Interrupted:
@@ -130,18 +129,3 @@ def _hours(text: str) -> timedelta:
         return timedelta(hours=float(text))
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(f"must be a number of hours, not {text!r}") from None
-
-
-def _occupy_streams() -> None:
-    """Where stdout or stderr is closed, let no file or socket get its number: it would be written to."""
-    for descriptor, mode in ((1, os.O_RDONLY), (2, os.O_RDWR)):  # to a CSV that goes nowhere, a write must fail
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            null = os.open(os.devnull, mode)
-            if null != descriptor:
-                os.dup2(null, descriptor)
-                os.close(null)
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # argparse writes there
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - open as long as the process lives

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from app.streams import occupy_streams
+
 FIRST = 1
 SECOND = 2
 
@@ -40,6 +42,7 @@ class Stop:
 
     def install(self) -> None:
         """Handle SIGTERM, SIGINT and, unless `nohup` has it ignored, SIGHUP, where they exist. Main thread only."""
+        occupy_streams()  # or the sockets get the numbers of a closed stdout and stderr, and the CSV goes to them
         self._wakeups = list(socket.socketpair())
         for end in self._wakeups:
             end.setblocking(False)

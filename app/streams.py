@@ -7,6 +7,7 @@ until the descriptor takes a chunk, where waiting can be bounded or interrupted,
 import os
 import select
 import stat
+import sys
 from contextlib import suppress
 
 PIPE_CHUNK: int = getattr(select, "PIPE_BUF", 512)
@@ -43,3 +44,18 @@ def print_line(line: str) -> None:
     """Print on stdout, come what may: it may be piped into `head`, or into a terminal that knows no UTF-8."""
     with suppress(OSError):
         os.write(1, (printable(line) + os.linesep).encode("utf-8", "backslashreplace"))
+
+
+def occupy_streams() -> None:
+    """Where stdout or stderr is closed, let no file or socket get its number: it would be written to."""
+    for descriptor, mode in ((1, os.O_RDONLY), (2, os.O_RDWR)):  # to a CSV that goes nowhere, a write must fail
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            null = os.open(os.devnull, mode)
+            if null != descriptor:
+                os.dup2(null, descriptor)
+                os.close(null)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # argparse writes there
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - open as long as the process lives
