@@ -14,7 +14,7 @@ from app.exceptions import OutputFailed
 from app.logs import log_event
 from app.model import Exam, Moment
 from app.signals import SECOND, Interrupted, Stop
-from app.streams import PIPE_CHUNK, is_regular
+from app.streams import PIPE_CHUNK, is_regular, wait_writable
 
 
 class CsvReport:
@@ -103,7 +103,8 @@ class CsvReport:
     def _write(self, data: memoryview) -> int:
         if self._durable:
             return os.write(self._descriptor, data)
-        self._stop.wait_writable(self._descriptor, SECOND)  # only a reader that takes nothing may be abandoned
+        if not wait_writable(self._descriptor, 0):  # only a reader that takes nothing may be abandoned
+            self._stop.wait_writable(self._descriptor, SECOND)
         return os.write(self._descriptor, data[:PIPE_CHUNK])
 
     def _take_back(self, written: int) -> None:
