@@ -37,8 +37,8 @@ def expire_all(
             batch = calls.make()
         except _TimeIsUp:
             return Outcome.TIME_LIMIT
-        exams, any_new, repeated = recent.rows_of(batch)
         try:
+            exams, any_new, repeated = recent.rows_of(batch)
             summary.add(exams)
             report.write(exams)
         except Exception:

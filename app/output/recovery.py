@@ -82,13 +82,13 @@ def _window(record: Record | None, name: RunName, longest_call: float, now: Mome
     if record is None:
         return [Window.of_call(Moment.of_unknown_boot(name.started), now, reason, grace=longest_call)]
     longest = record.longest_call
-    if record.since.boot != now.boot:  # power failed, say, and what was written last may be gone
-        return [Window.of_call(record.since, now, reason, grace=longest)]
-    if not record.unreported:
+    rebooted = record.since.boot != now.boot  # power failed, say, and what was written last may be gone
+    if not rebooted and not record.unreported:
         return []
-    window = Window.of_call(record.since, now, reason, grace=longest, longest=longest)
+    at_most = float("inf") if rebooted else longest
+    window = Window.of_call(record.since, now, reason, grace=longest, longest=at_most)
     if record.last_call:
-        window = window.joined(Window.of_call(record.last_call, now, reason, grace=longest, longest=longest))
+        window = window.joined(Window.of_call(record.last_call, now, reason, grace=longest, longest=at_most))
     return [window]
 
 
