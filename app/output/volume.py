@@ -61,8 +61,10 @@ class Volume:
             sync_directory(self._directory)
         except OSError as error:
             raise OutputFailed(unusable(self._directory, error) + _NOTHING_EXPIRED) from None
-        at_work = self._record.last_call if self._record else None
-        record = Record(csv.name, Moment.now(), False, at_work, self._longest_call)
+        at_work, longest_call = None, self._longest_call
+        if self._record and self._record.last_call:  # should this run be killed while it waits, the next one waits
+            at_work, longest_call = self._record.last_call, max(longest_call, self._record.longest_call)
+        record = Record(csv.name, Moment.now(), False, at_work, longest_call)
         return VolumeReport(csv, file, self._lock, record, stop)
 
     def close(self) -> None:
