@@ -139,9 +139,10 @@ def test_in_a_text_log_an_unwritten_row_is_the_row_or_marked_as_json(
 ) -> None:
     simulator = simulate(exams=200, faults=["ok", "odd-records"])
     result = end_at_full_disk(simulator, jobs, tmp_path / "csv", "text")
-    logged = [line.partition(" UNWRITTEN ROW ")[2] for line in result.stderr.decode().splitlines() if " UNWRITTEN ROW " in line]
+    lines = [line.partition(" ERROR   UNWRITTEN ROW ") for line in result.stderr.decode().splitlines()]
+    logged = [row for _, found, row in lines if found]
     marked = [row for row in logged if row.startswith("AS JSON ")]
-    plain = [row for row in logged if row and row not in marked]
+    plain = [row for row in logged if row not in marked]
     assert sorted(ids(HEADER_LINE + "".join(f"{row}\r\n" for row in plain).encode()))[-100:] == sorted(
         simulator.record[1]["expired"]
     )
@@ -154,9 +155,7 @@ def test_in_a_text_log_an_unwritten_row_is_the_row_or_marked_as_json(
 def logged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """What a report in this process logs: the message, and the field `row` or nothing."""
     events: list[tuple[str, str]] = []
-    monkeypatch.setattr(
-        "app.output.csv_report.log_event", lambda _, __, message, row="": events.append((message, row))
-    )
+    monkeypatch.setattr("app.output.csv_report.log_event", lambda _, __, message, row="": events.append((message, row)))
     return events
 
 
