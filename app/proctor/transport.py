@@ -7,6 +7,7 @@ import ssl
 import time
 from functools import cache
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -54,7 +55,7 @@ class Transport:
         self._adapter = Adapter(stop)
         self._proxies_for = cache(get_environ_proxies)
         self._reuse_until = 0.0
-        self._keeps_connections: bool | None = None
+        self._keeps_connections: dict[str, bool] = {}  # by host and port
 
     @classmethod
     def from_settings(cls, settings: Settings, stop: Stop) -> Self:
@@ -113,25 +114,30 @@ class Transport:
                 body = _body(received)
         except Exception as error:
             self._adapter.close()
-            self._keeps_connections = False
+            self._keeps_connections[_server(url)] = False
             if not exchange.sent:
                 raise of_unsent(error, url) or error from error
             raise of_sent(error, url) or IncompleteResponse(reason_of(error)) from error
         ended = time.monotonic()
         response = Response(received.status_code, received.headers, body, ended - (exchange.sent_at or began), secrets)
-        self._reuse_until = ended + _REUSE_WITHIN if self._may_reuse(exchange, ended - began) else 0
+        self._reuse_until = ended + _REUSE_WITHIN if self._may_reuse(exchange, url, ended - began) else 0
         if failure := of_response(response, url):
             raise failure
         return response
 
-    def _may_reuse(self, exchange: Exchange, seconds: float) -> bool:
+    def _may_reuse(self, exchange: Exchange, url: str, seconds: float) -> bool:
         """Whether the connection can be trusted with another request after a response that took so many seconds."""
-        if self._keeps_connections is None:
+        server = _server(url)
+        if server not in self._keeps_connections:
             try:
-                self._keeps_connections = not wait_for_read(exchange.socket, _CLOSES_WITHIN)
+                self._keeps_connections[server] = not wait_for_read(exchange.socket, _CLOSES_WITHIN)
             except (OSError, ValueError):  # it said that it would close, and is closed
                 return False
-        return self._keeps_connections and seconds < _REUSE_AFTER
+        return self._keeps_connections[server] and seconds < _REUSE_AFTER
+
+
+def _server(url: str) -> str:
+    return urlsplit(url).netloc
 
 
 def _body(received: requests.Response) -> bytes:
