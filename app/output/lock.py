@@ -19,6 +19,7 @@ from app.output.files import opener
 LOCK = ".lock"
 
 _LONGEST_RECORD = 4096  # bytes
+_LONGEST = 1000 * 365 * 86_400.0  # seconds
 # Windows lets nobody read what is locked, so the byte that is locked lies far beyond any content.
 _LOCKED_BYTE = 1 << 40
 
@@ -54,7 +55,7 @@ class Record(NamedTuple):
                 _moment_in(content["since"]),
                 bool(content["unreported"]),
                 None if last is None else _moment_in(last),
-                float(content["longest_call"]),
+                _plausible(float(content["longest_call"])),
             )
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return None
@@ -66,7 +67,16 @@ def _moment_out(moment: Moment) -> list[Any]:
 
 def _moment_in(content: list[Any]) -> Moment:
     wall, monotonic, boot = content
-    return Moment(parse_timestamp(wall), float(monotonic), str(boot))
+    moment = parse_timestamp(wall)
+    _plausible(abs(moment.timestamp()))
+    return Moment(moment, _plausible(float(monotonic)), str(boot))
+
+
+def _plausible(seconds: float) -> float:
+    """The same number; ValueError where no run can have written it, and no window could be given for it."""
+    if not 0 <= seconds <= _LONGEST:
+        raise ValueError
+    return seconds
 
 
 class Lock:
