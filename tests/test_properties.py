@@ -1,9 +1,10 @@
-"""What holds for every exam text, every answer and every world, however calls fail."""
+"""What holds for every exam text, every response and every scenario, however calls fail."""
 
 import gc
 import json
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from copy import deepcopy
 from datetime import datetime
 from pathlib import Path
@@ -14,23 +15,19 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from app.commands.run import open_report, run
-from app.proctor.endpoint import Batch, Exam, _batch
-from app.settings import Settings, read
+from app.commands.run import run
+from app.model import Batch, Exam
+from app.output.csv_report import csv_bytes
+from app.output.volume import Volume, VolumeReport
+from app.proctor.batch import parse_batch
 from app.signals import Stop
 from app.simulator import RANDOM_FAULTS, Scenario, Simulator
-from tests.support import HEADER, rows_of
+from tests.support import HEADER, configured, rows_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # a process of its own would end after a run
 
-CARRIERS = {"ok", "close", "early-hints", "no-flag"}  # the faults with which an answer still carries its exams
-HEADER_LINE = ",".join(HEADER).encode() + b"\r\n"
-NOBODY = {
-    "PROCTOR_URL": "http://127.0.0.1:1",
-    "CLIENT_NAME": "SBAC_PT",
-    "AUTH_URL": "http://127.0.0.1:1",
-    **dict.fromkeys(("AUTH_CLIENT_ID", "AUTH_CLIENT_SECRET", "AUTH_USERNAME", "AUTH_PASSWORD"), "x"),
-}
+# The faults with which a response still carries its exams.
+CARRIERS = {"ok", "close", "early-hints", "no-flag"}
 STEM = "expired_exams_SBAC_PT_20260401T020000Z"
 
 moderately = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
@@ -48,10 +45,17 @@ def _collected() -> Iterator[None]:
     gc.collect()
 
 
-def configured(directory: Path, **values: str) -> Settings:
-    nowhere = directory / "none"
-    basis = {"MAX_WAIT": "0", "OUTPUT_DIR": str(directory)}
-    return read({**NOBODY, **basis, **values}, secrets_dir=nowhere, dotenv=nowhere).settings()
+@contextmanager
+def report_on(directory: Path) -> Iterator[VolumeReport]:
+    """A report of a run on a volume, from its header to its final name."""
+    with closing(Volume(directory, 300)) as volume:
+        volume.recover()
+        report = volume.report("SBAC_PT", Stop())
+        report.open()
+        yield report
+        report.close()
+        report.save({})
+        report.publish()
 
 
 def rows_in(path: Path) -> list[Exam]:
@@ -60,32 +64,31 @@ def rows_in(path: Path) -> list[Exam]:
 
 @moderately
 @given(batches=st.lists(st.lists(exams, max_size=5), max_size=5))
-def test_every_exam_text_comes_back_from_the_csv(batches: list[list[Exam]]) -> None:
+def test_every_exam_text_is_read_back_from_the_csv(batches: list[list[Exam]]) -> None:
     with TemporaryDirectory() as name:
-        report = open_report(configured(Path(name)), Stop(), [])
-        for batch in batches:
-            report.write(batch)
-        report.finish({})
+        with report_on(Path(name)) as report:
+            for batch in batches:
+                report.write(batch)
         (csv,) = Path(name).glob("*.csv")
         assert rows_in(csv) == [exam for batch in batches for exam in batch]
 
 
 @moderately
 @given(written=st.lists(exams, min_size=1, max_size=5), data=st.data())
-def test_of_the_csv_of_a_killed_run_every_whole_row_is_kept_and_nothing_else(
+def test_of_the_csv_of_a_killed_run_every_complete_row_is_kept_and_nothing_else(
     written: list[Exam], data: st.DataObject
 ) -> None:
     with TemporaryDirectory() as name, TemporaryDirectory() as other:
-        report = open_report(configured(Path(name)), Stop(), [])
         ends = []
-        (partial,) = Path(name).glob("*.partial")
-        for exam in written:
-            report.write([exam])
-            ends.append(partial.stat().st_size)
-        cut = data.draw(st.integers(0, ends[-1]))
-        (Path(other) / f"{STEM}.csv.partial").write_bytes(partial.read_bytes()[:cut])
-        report.finish({})
-        open_report(configured(Path(other)), Stop(), []).finish({})
+        with report_on(Path(name)) as report:
+            (partial,) = Path(name).glob("*.partial")
+            for exam in written:
+                report.write([exam])
+                ends.append(partial.stat().st_size)
+            cut = data.draw(st.integers(0, ends[-1]))
+            (Path(other) / f"{STEM}.csv.partial").write_bytes(partial.read_bytes()[:cut])
+        with report_on(Path(other)):
+            pass
         assert rows_in(Path(other) / f"{STEM}.csv") == [
             exam for exam, end in zip(written, ends, strict=True) if end <= cut
         ]
@@ -93,9 +96,9 @@ def test_of_the_csv_of_a_killed_run_every_whole_row_is_kept_and_nothing_else(
 
 @moderately
 @given(records=st.lists(records, max_size=8), more=st.booleans(), rest=st.dictionaries(st.text(), anything, max_size=2))
-def test_every_record_of_an_answer_is_a_row(records: list[Any], more: bool, rest: dict[str, Any]) -> None:
-    answer = {**rest, "expiredExams": records, "additionalExamsToExpire": more}
-    batch = _batch(json.dumps(answer).encode())
+def test_every_record_of_a_response_is_a_row(records: list[Any], more: bool, rest: dict[str, Any]) -> None:
+    response = {**rest, "expiredExams": records, "additionalExamsToExpire": more}
+    batch = parse_batch(json.dumps(response).encode())
     assert batch
     assert (len(batch.exams), batch.more) == (len(records), more)
     for record, exam in zip(records, batch.exams, strict=True):
@@ -109,35 +112,40 @@ def test_every_record_of_an_answer_is_a_row(records: list[Any], more: bool, rest
 @example(b"[" * 100_000)
 @example(b'{"expiredExams": [' + b"1" * 10_000 + b"]}")
 def test_any_bytes_are_a_batch_or_none(body: bytes) -> None:
-    assert isinstance(_batch(body), Batch | None)
+    assert isinstance(parse_batch(body), Batch | None)
 
 
 def test_a_record_however_deep_does_not_cost_the_others_their_rows() -> None:
     for depth in range(900, 1000):  # about as deep as the interpreter goes
         nested = "[" * depth + "]" * depth
-        batch = _batch(f'{{"expiredExams": [{{"examId": "a"}}, {nested}], "additionalExamsToExpire": false}}'.encode())
+        batch = parse_batch(
+            f'{{"expiredExams": [{{"examId": "a"}}, {nested}], "additionalExamsToExpire": false}}'.encode()
+        )
         assert batch is None or len(batch.exams) == 2
 
 
-@pytest.mark.parametrize("where", ["app.proctor.endpoint._batch", "app.output.csv_report.lines_of"])
-def test_a_bug_behind_an_answer_names_that_answer_as_lost(
+@pytest.mark.parametrize(
+    "where", ["app.proctor.endpoint.parse_batch", "app.expire._RecentExams.rows_of", "app.output.csv_report.csv_bytes"]
+)
+def test_a_bug_after_a_response_reports_that_response_as_lost(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str
 ) -> None:
+    def fail(*arguments: Any) -> bytes:
+        if arguments == ([Exam._fields],):
+            return csv_bytes(*arguments)  # the header
+        raise MemoryError
+
     with Simulator(Scenario()) as simulator:
-        settings = configured(tmp_path, **simulator.settings())
-
-        def fail(*_: object) -> None:
-            raise MemoryError
-
         monkeypatch.setattr(where, fail)
-        assert run(settings, Stop()) == 70
+        assert run(configured(tmp_path, **simulator.settings()), Stop()) == 70
     (path,) = tmp_path.glob("*.json")
     (window,) = json.loads(path.read_bytes())["lost"]
     (call,) = simulator.record
-    assert window["start"] <= call["changed"].replace("+00:00", "Z") <= window["end"]
+    start, end = (datetime.fromisoformat(window[name]) for name in ("start", "end"))
+    assert start <= datetime.fromisoformat(call["changed"]) <= end
 
 
-worlds = st.fixed_dictionaries(
+scenarios = st.fixed_dictionaries(
     {
         "exams": st.integers(0, 450),
         "limit": st.integers(1, 100),
@@ -151,9 +159,9 @@ worlds = st.fixed_dictionaries(
 
 
 @moderately
-@given(world=worlds)
-def test_every_expired_exam_is_in_one_row_or_its_loss_is_named(world: dict[str, Any]) -> None:
-    with TemporaryDirectory() as name, Simulator(Scenario(**deepcopy(world))) as simulator:
+@given(scenario=scenarios)
+def test_every_expired_exam_is_in_one_row_or_its_loss_is_reported(scenario: dict[str, Any]) -> None:
+    with TemporaryDirectory() as name, Simulator(Scenario(**deepcopy(scenario))) as simulator:
         code = run(configured(Path(name), **simulator.settings(), MAX_LOST_RESPONSES="1000"), Stop())
         (csv,) = Path(name).glob("*.csv")
         summary = json.loads(csv.with_suffix(".json").read_bytes())

@@ -2,41 +2,33 @@
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from signal import SIGINT, SIGTERM, Signals
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from app.signals import Interrupted, Stop
+from app.signals import FIRST, SECOND, Interrupted, Stop
 from app.simulator import Simulator
-from tests.support import HEADER, PATIENCE, QUICK, Jobs, Simulate, delivered, expired, rows_of
+from tests.support import HEADER_LINE, PATIENCE, QUICK, Jobs, Simulate, configured, delivered, expired, rows_of
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="Windows cannot send these signals to a process")
 
 
-HEADER_LINE = ",".join(HEADER).encode() + b"\r\n"
-
-
 def start_and_hold(jobs: Jobs, simulator: Simulator, **settings: str) -> subprocess.Popen[bytes]:
-    """A job in the middle of a call: the exams are changed, the answer is still to come."""
+    """A job in the middle of a call: the exams are changed, the response is still to come."""
     process = jobs.start({**simulator.settings(), **QUICK, **settings})
     assert simulator.held.wait(PATIENCE)
     return process
-
-
-def read_until(process: subprocess.Popen[bytes], event: str) -> None:
-    """Read the log up to an event. The process needs `bufsize=0`, so that no line after it gets lost."""
-    assert process.stderr
-    for line in process.stderr:
-        if json.loads(line)["event"] == event:
-            return
-    pytest.fail(f"the process ended without the event {event!r}")
 
 
 @pytest.mark.parametrize("signum", [SIGTERM, SIGINT, signal.SIGHUP])
@@ -67,7 +59,7 @@ def test_a_signal_in_a_call_leaves_the_volume_in_final_form(simulate: Simulate, 
     assert (summary["outcome"], summary["exit_code"]) == ("interrupted", 143)
 
 
-def test_a_signal_in_a_call_whose_answer_gets_lost_ends_the_run_and_names_the_loss(
+def test_a_signal_in_a_call_whose_response_is_lost_ends_the_run_and_reports_the_loss(
     simulate: Simulate, jobs: Jobs
 ) -> None:
     simulator = simulate(faults=["ok", "hold"])
@@ -76,14 +68,15 @@ def test_a_signal_in_a_call_whose_answer_gets_lost_ends_the_run_and_names_the_lo
     result = jobs.finish(process)
     simulator.release.set()
     simulator.wait_idle()
-    assert result.code == 143
+    assert result.code == 65
+    assert result.summary["outcome"] == "interrupted"
     assert len(simulator.record) == 2
     assert len(result.summary["lost"]) == 1
     assert sorted(result.exam_ids) == sorted(simulator.record[0]["expired"])
 
 
 @pytest.mark.parametrize("settings", [{}, {"OUTPUT_DIR": "."}], ids=["stdout", "volume"])
-def test_a_second_signal_in_a_call_ends_it_at_once_and_names_its_window(
+def test_a_second_signal_in_a_call_ends_it_at_once_and_reports_its_window(
     simulate: Simulate, jobs: Jobs, settings: dict[str, str]
 ) -> None:
     simulator = simulate(faults=["ok", "hold"])
@@ -94,7 +87,7 @@ def test_a_second_signal_in_a_call_ends_it_at_once_and_names_its_window(
     simulator.release.set()
     simulator.wait_idle()
 
-    assert result.code in (128 + SIGTERM, 128 + SIGINT)
+    assert result.code == 65
     assert result.summary["outcome"] == "interrupted"
     volume = [path.read_bytes() for path in jobs.directory.glob("expired_exams_*.csv")]
     (csv,) = volume or [result.stdout]
@@ -116,7 +109,7 @@ def test_a_signal_ends_a_wait_for_a_setting_from_a_named_pipe(simulate: Simulate
     os.mkfifo(pipe)
     settings = {**simulate().settings(), "AUTH_PASSWORD": "", setting: str(pipe)}
     process = jobs.start(settings)
-    writer = os.open(pipe, os.O_WRONLY)  # comes back when the job has opened the other end
+    writer = os.open(pipe, os.O_WRONLY)  # returns when the job has opened the other end
     process.send_signal(SIGTERM)
     assert jobs.finish(process).code == 128 + SIGTERM
     os.close(writer)
@@ -129,7 +122,7 @@ def test_a_signal_in_a_back_off_wait_ends_it_at_once(
 ) -> None:
     simulator = simulate(**{script: ["503:3600"]})
     process = jobs.start({**simulator.settings(), **QUICK, "MAX_WAIT": "3600"}, bufsize=0)
-    read_until(process, "retry")
+    jobs.read_until(process, "retry")
     process.send_signal(signum)
     result = jobs.finish(process)
     assert result.code == 128 + signum
@@ -187,39 +180,113 @@ def test_a_second_signal_frees_a_run_whose_reader_has_stopped_and_the_log_gets_t
     assert events[-1]["summary"]["outcome"] == "failed"
 
 
-def test_a_signal_raises_only_in_a_wait_that_is_interruptible_by_it() -> None:
+def test_a_signal_in_a_back_off_wait_after_a_loss_ends_with_the_loss(simulate: Simulate, jobs: Jobs) -> None:
+    simulator = simulate(faults=["cut-body"])
+    process = jobs.start({**simulator.settings(), **QUICK, "MAX_WAIT": "3600", "READ_TIMEOUT": "3600"}, bufsize=0)
+    jobs.read_until(process, "retry")
+    process.send_signal(SIGTERM)
+    result = jobs.finish(process)
+    assert (result.code, result.summary["outcome"]) == (65, "interrupted")
+    assert len(result.summary["lost"]) == len(simulator.record) == 1
+
+
+def test_two_signals_before_the_request_is_sent_lose_nothing(simulate: Simulate, jobs: Jobs) -> None:
+    simulator = simulate()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"https://127.0.0.1:{server.getsockname()[1]}"
+        settings = {**simulator.settings(), **QUICK, "PROCTOR_URL": url, "CONNECT_TIMEOUT": "3600"}
+        process = jobs.start(settings)
+        connection, _ = server.accept()
+        with connection:
+            assert connection.recv(1)  # of a TLS handshake that goes no further
+            process.send_signal(SIGTERM)
+            process.send_signal(SIGINT)
+            result = jobs.finish(process)
+    assert result.code in (128 + SIGTERM, 128 + SIGINT)
+    assert (result.summary["outcome"], result.summary["lost"]) == ("interrupted", [])
+    assert result.stdout == HEADER_LINE
+
+
+@pytest.fixture
+def stop() -> Iterator[Stop]:
+    """Handles the signals of this process, until the test ends."""
+    numbers = (SIGTERM, SIGINT, signal.SIGHUP, signal.SIGCHLD)
+    handlers = {number: signal.getsignal(number) for number in numbers}
     stop = Stop()
-    with stop.waiting():
-        stop._receive(SIGTERM, None)
-    with stop.interruptible(after=2):
-        with stop.waiting():
-            pass
-        stop._receive(SIGTERM, None)  # not while it waits: a library may hold a lock now
-        with pytest.raises(Interrupted), stop.waiting():
-            pytest.fail("the wait began")
-    with pytest.raises(Interrupted), stop.interruptible(after=2):
+    stop.install()
+    yield stop
+    signal.set_wakeup_fd(-1)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    for end in stop._wakeups:
+        end.close()
+
+
+def signal_before_each_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have SIGTERM received after the last look at the count of signals, and before the system begins to wait."""
+    select_really = select.select
+
+    def select_late(*arguments: Any) -> Any:
+        os.kill(os.getpid(), SIGTERM)
+        return select_really(*arguments)
+
+    monkeypatch.setattr("app.signals.select", SimpleNamespace(select=select_late))
+
+
+def test_a_signal_received_just_before_a_wait_ends_it_at_once(stop: Stop, monkeypatch: pytest.MonkeyPatch) -> None:
+    signal_before_each_wait(monkeypatch)
+    with pytest.raises(Interrupted):
+        stop.sleep(PATIENCE)
+    reader, writer = socket.socketpair()
+    with reader, writer, pytest.raises(Interrupted):
+        stop.wait_readable(reader, PATIENCE, ended_by=SECOND)
+
+
+def test_a_first_signal_does_not_end_a_wait_for_the_second(stop: Stop) -> None:
+    os.kill(os.getpid(), SIGTERM)
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        writer.send(b"x")
+        assert stop.wait_readable(reader, PATIENCE, ended_by=SECOND)
+        assert reader.recv(1) == b"x"
+        assert not stop.wait_readable(reader, 0, ended_by=SECOND)
+    with pytest.raises(Interrupted):
+        stop.sleep(PATIENCE)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="standby is for containers")
+def test_standby_notices_a_signal_just_before_its_wait(
+    stop: Stop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from app.commands import standby
+
+    signal_before_each_wait(monkeypatch)
+    monkeypatch.setattr(standby, "_A_DAY", PATIENCE)
+    monkeypatch.setattr(standby, "_runs", lambda: iter(()))  # those of this machine are others' affair
+    assert standby.standby(configured(tmp_path), stop) == 0
+
+
+def test_a_signal_raises_only_in_a_block_that_is_interruptible_by_it(stop: Stop) -> None:
+    os.kill(os.getpid(), SIGTERM)
+    with stop.interruptible(SECOND):
+        stop.check(SECOND)
+    with pytest.raises(Interrupted), stop.interruptible(FIRST):
         pytest.fail("the block began")
-    with stop.waiting():
-        stop._receive(SIGTERM, None)
+    with pytest.raises(Interrupted), stop.interruptible(SECOND):
+        os.kill(os.getpid(), SIGINT)
+        pytest.fail("the block went on")
+    os.kill(os.getpid(), SIGTERM)  # outside of any block
+    assert stop.signum == SIGTERM
 
 
-def test_a_signal_does_not_end_what_the_first_one_has_called() -> None:
-    stop = Stop()
-    said = []
+def test_a_signal_does_not_interrupt_what_the_first_one_has_called(stop: Stop) -> None:
+    done = []
 
     def announce(_: int) -> None:
-        stop._receive(SIGTERM, None)
-        said.append("all of it")
+        os.kill(os.getpid(), SIGTERM)
+        done.append("all of it")
 
     stop.on_first = announce
-    with stop.interruptible(after=2), stop.waiting(), suppress(Interrupted):
-        stop._receive(SIGTERM, None)
-    assert said == ["all of it"]
-
-
-def test_the_signal_that_ends_a_wait_does_so_in_its_middle() -> None:
-    stop = Stop()
-    with pytest.raises(Interrupted), stop.interruptible(after=1), stop.waiting():
-        stop._receive(SIGTERM, None)
-        pytest.fail("the wait went on")
-    assert stop.signum == SIGTERM
+    with stop.interruptible(SECOND), suppress(Interrupted):
+        os.kill(os.getpid(), SIGTERM)
+    assert done == ["all of it"]
