@@ -86,7 +86,9 @@ def configured(directory: Path, **values: str) -> Settings:
     basis = {
         **dict.fromkeys(("PROCTOR_URL", "AUTH_URL"), "http://127.0.0.1:1"),
         **dict.fromkeys(("AUTH_CLIENT_ID", "AUTH_CLIENT_SECRET", "AUTH_USERNAME", "AUTH_PASSWORD"), "x"),
-        **{"CLIENT_NAME": "SBAC_PT", "MAX_WAIT": "0", "OUTPUT_DIR": str(directory)},
+        "CLIENT_NAME": "SBAC_PT",
+        "MAX_WAIT": "0",
+        "OUTPUT_DIR": str(directory),
     }
     nowhere = directory / "none"
     return read({**basis, **values}, secrets_dir=nowhere, dotenv=nowhere).settings()

@@ -1,4 +1,4 @@
-"""What a run says on stderr: whole lines that no server can forge, and no stderr that fails ever stops a run."""
+"""What a run logs on stderr: complete lines that no server can forge, and no stderr that fails ever stops a run."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def complete(simulator: Simulator, csv: bytes) -> bool:
 
 
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Kolkata"])
-def test_a_text_log_is_a_line_an_event_each_with_its_time_in_utc(simulate: Simulate, run: Run, zone: str) -> None:
+def test_a_text_log_has_one_line_per_event_each_with_its_time_in_utc(simulate: Simulate, run: Run, zone: str) -> None:
     start = datetime.now(UTC).replace(microsecond=0)
     simulator = simulate(exams=20, limit=10, faults=["503", "401", "500-after", "odd-records"])
     result = run(simulator, LOG_FORMAT="text", LOG_LEVEL="DEBUG", TZ=zone)
@@ -39,7 +39,7 @@ def test_a_text_log_is_a_line_an_event_each_with_its_time_in_utc(simulate: Simul
     assert times == sorted(times)
 
 
-def test_a_json_log_is_an_object_a_line(simulate: Simulate, run: Run) -> None:
+def test_a_json_log_has_one_object_per_line(simulate: Simulate, run: Run) -> None:
     simulator = simulate(exams=20, limit=10, faults=["503", "401", "500-after", "odd-records"])
     result = run(simulator, LOG_LEVEL="DEBUG")
     assert all({"time", "level", "event", "message"} <= entry.keys() for entry in result.log)
@@ -66,7 +66,9 @@ def test_a_json_log_is_an_object_a_line(simulate: Simulate, run: Run) -> None:
         ("ERROR", {"error"}),
     ],
 )
-def test_a_log_holds_its_level_and_what_is_graver(simulate: Simulate, run: Run, level: str, levels: set[str]) -> None:
+def test_a_log_holds_its_level_and_what_is_more_severe(
+    simulate: Simulate, run: Run, level: str, levels: set[str]
+) -> None:
     simulator = simulate(exams=20, limit=10, faults=["503", "500-after"])
     assert {entry["level"] for entry in run(simulator, LOG_LEVEL=level).log} == levels
 
@@ -125,7 +127,7 @@ def without_stderr(tmp_path: Path) -> dict[str, str]:
 
 
 def broken(how: str, stack: ExitStack) -> int:
-    """A file descriptor that takes no byte."""
+    """A file descriptor that accepts no byte."""
     if how == "full":
         return stack.enter_context(open("/dev/full", "wb")).fileno()
     reader, writer = os.pipe()
@@ -180,14 +182,14 @@ def test_a_stderr_that_nobody_reads_does_not_hold_up_a_run(simulate: Simulate, j
     assert len(result.exam_ids) == 400
 
 
-def test_a_long_run_says_now_and_then_how_far_it_is(
+def test_a_long_run_logs_its_progress_now_and_then(
     simulate: Simulate, volume: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("app.expire._PROGRESS_EVERY", 0.1)
     simulator = simulate(exams=20, limit=1, latency=0.02)
     with caplog.at_level("INFO", "app"):
         assert job.run(configured(volume, **simulator.settings()), Stop()) == 0
-    told = [vars(record)["fields"] for record in caplog.records if vars(record)["event"] == "progress"]
-    assert len(told) >= 2
-    assert all(later - earlier >= 0.1 for earlier, later in pairwise([0, *(fields["seconds"] for fields in told)]))
-    assert all(0 < fields["exams"] == fields["calls"] < 20 for fields in told)
+    logged = [vars(record)["fields"] for record in caplog.records if vars(record)["event"] == "progress"]
+    assert len(logged) >= 2
+    assert all(later - earlier >= 0.1 for earlier, later in pairwise([0, *(fields["seconds"] for fields in logged)]))
+    assert all(0 < fields["exams"] == fields["calls"] < 20 for fields in logged)

@@ -1,4 +1,4 @@
-"""`history` shows what the runs on a volume did, and fails where the last one did or is too long ago."""
+"""`history` shows the runs of a volume, and fails while anything about them is wrong or unresolved."""
 
 import json
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import Jobs, Run, Simulate, expired
+from tests.support import PATIENCE, QUICK, Jobs, Run, Simulate, expired
 
 FAR_OFF = """{"ended": null, "exit_code": 0, "calls": 1, "exams": {}, "client_name": "SBAC_PT",
  "started": "0001-01-01T00:00:00+10:00"}"""
@@ -47,7 +47,7 @@ def leave(volume: Path, hours_ago: float, **changes: Any) -> None:
     (volume / name).write_text(json.dumps(summary | changes))
 
 
-def test_each_run_is_a_line_with_what_the_server_says_it_did(
+def test_each_run_is_a_line_with_what_the_server_recorded(
     simulate: Simulate, run: Run, volume: Path, history: History
 ) -> None:
     small, large = simulate(exams=20), simulate(exams=250, faults=["503"])
@@ -56,10 +56,10 @@ def test_each_run_is_a_line_with_what_the_server_says_it_did(
     code, (_, *lines) = history()
     assert code == 0
     for line, simulator in zip(lines, (small, large), strict=True):
-        changed, answered = len(expired(simulator)), sum(bool(call["expired"]) for call in simulator.record)
+        changed, responses = len(expired(simulator)), sum(bool(call["expired"]) for call in simulator.record)
         completed = sum(int(exam.rpartition("-")[2], 16) % 10 == 7 for exam in expired(simulator))
-        told = ["SBAC_PT", "drained", "0", str(changed - completed), str(completed), "0", str(answered), "0"]
-        assert line.split()[2:10] == told
+        cells = ["SBAC_PT", "drained", "0", str(changed - completed), str(completed), "0", str(responses), "0"]
+        assert line.split()[1:9] == cells
     bars = [line.count("#") for line in lines]
     assert bars == [3, 30]  # 20 of 250, rounded up, and the most there were
 
@@ -68,24 +68,25 @@ def test_the_newest_run_stands_last_whatever_the_files_are_called(volume: Path, 
     for hours, client in (50, "B"), (2, "A"), (26, "C"):
         leave(volume, hours, client_name=client)
     code, (_, *lines) = history()
-    assert (code, [line.split()[2] for line in lines]) == (0, ["B", "C", "A"])
+    assert (code, [line.split()[1] for line in lines]) == (0, ["B", "C", "A"])
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "sentence"),
     [
         ({"exit_code": 65, "message": "Lost."}, "ended with exit code 65. Lost."),
+        ({"exit_code": 74, "outcome": "failed", "message": "Disk full."}, "ended with exit code 74. Disk full."),
         ({"exit_code": 143, "outcome": "interrupted"}, "ended with exit code 143."),
         ({"exit_code": None, "ended": None, "calls": None, "outcome": "killed"}, "was killed."),
     ],
 )
 def test_a_last_run_that_did_not_end_well_fails(
-    volume: Path, history: History, changes: dict[str, Any], told: str
+    volume: Path, history: History, changes: dict[str, Any], sentence: str
 ) -> None:
     leave(volume, 26, **changes)
     code, lines = history()
     assert code == 1
-    assert told in lines[-1]
+    assert sentence in lines[-1]
     leave(volume, 2)
     assert history()[0] == 0
 
@@ -113,31 +114,141 @@ def test_a_last_run_that_is_too_long_ago_fails(volume: Path, history: History) -
 
 
 def test_a_volume_without_any_run_fails(volume: Path, history: History) -> None:
-    (volume / "expired_exams_SBAC_PT_20260401T020000Z.csv.partial").touch()
+    assert history() == (1, [f"No run has left its summary in {volume}."])
+
+
+def test_a_run_that_was_killed_and_not_followed_by_another_fails(volume: Path, history: History) -> None:
+    leave(volume, 26)
+    name = "expired_exams_SBAC_PT_20260401T020000Z.csv.partial"
+    (volume / name).touch()
     code, lines = history()
-    assert (code, lines) == (1, [f"No run has left its summary in {volume}."])
+    assert code == 1
+    assert lines[-1].startswith(f"{name} is of a run that was killed. Run again soon")
+
+
+def test_a_run_that_is_under_way_is_fine(simulate: Simulate, jobs: Jobs, volume: Path, history: History) -> None:
+    leave(volume, 26)
+    simulator = simulate(faults=["hold"])
+    process = jobs.start({**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume)})
+    assert simulator.held.wait(PATIENCE)
+    code, lines = history()
+    assert code == 0
+    assert lines[-1].endswith("is of a run that is under way.")
+    process.kill()
+
+
+WINDOWS = [
+    {"start": f"2026-04-01T0{hour}:00:00.000Z", "end": f"2026-04-01T0{hour}:05:00.000Z", "reason": "reset"}
+    for hour in (1, 2)
+]
+HOW = "recovered 42 rows into recovered.csv"
+
+
+def resolved(window: dict[str, Any]) -> dict[str, Any]:
+    return {**window, "resolved": {"how": HOW}}
+
+
+def test_an_unresolved_window_fails_however_well_later_runs_went(volume: Path, history: History) -> None:
+    leave(volume, 50, exit_code=65, lost=WINDOWS)
+    leave(volume, 26)
+    leave(volume, 2)
+    code, lines = history()
+    assert code == 1
+    for window in WINDOWS:
+        assert any(f"from {window['start']} to {window['end']} may be in no CSV (reset)" in line for line in lines)
+    assert lines[-1] == f"Recover them: python -m app recover {volume}"
+
+
+def test_one_resolved_window_does_not_hide_the_other(volume: Path, history: History) -> None:
+    leave(volume, 50, exit_code=65, lost=[resolved(WINDOWS[0]), WINDOWS[1]])
+    leave(volume, 2)
+    code, lines = history()
+    assert code == 1
+    (unresolved,) = [line for line in lines if line.startswith("Unresolved")]
+    assert WINDOWS[1]["start"] in unresolved
+    assert any(WINDOWS[0]["start"] in line and line.endswith(f"{HOW}.") for line in lines)
+
+
+def test_a_last_run_whose_windows_are_all_resolved_is_fine(volume: Path, history: History) -> None:
+    leave(volume, 2, exit_code=65, lost=[*map(resolved, WINDOWS)])
+    assert history()[0] == 0
+
+
+def test_a_window_in_two_summaries_is_named_once(volume: Path, history: History) -> None:
+    for hours_ago, code in (26, None), (2, 65):
+        leave(volume, hours_ago, exit_code=code, outcome="killed", lost=WINDOWS[:1])
+    code, lines = history()
+    assert code == 1
+    assert sum(line.startswith("Unresolved") for line in lines) == 1
+
+
+def test_a_window_that_is_resolved_in_each_of_two_summaries_is_fine(volume: Path, history: History) -> None:
+    for hours_ago, code in (26, None), (2, 65):
+        leave(volume, hours_ago, exit_code=code, lost=[resolved(WINDOWS[0])])
+    assert history()[0] == 0
+
+
+def test_resolved_windows_do_not_excuse_another_failure(volume: Path, history: History) -> None:
+    leave(volume, 2, exit_code=74, outcome="failed", lost=[resolved(WINDOWS[0])])
+    assert history()[0] == 1
+
+
+def test_the_real_loss_of_a_run_fails_until_it_is_resolved(
+    simulate: Simulate, run: Run, volume: Path, history: History
+) -> None:
+    assert run(simulate(faults=["500-after"]), OUTPUT_DIR=str(volume)).code == 65
+    (path,) = volume.glob("*.json")
+    assert run(simulate(exams=0), OUTPUT_DIR=str(volume)).code == 0
+    assert history()[0] == 1
+    summary = json.loads(path.read_bytes())
+    summary["lost"] = [*map(resolved, summary["lost"])]
+    path.write_text(json.dumps(summary))
+    assert history()[0] == 0
+
+
+def test_a_summary_of_the_future_hides_no_later_failure(volume: Path, history: History) -> None:
+    leave(volume, -24 * 365)
+    leave(volume, 2, exit_code=69, outcome="failed")
+    code, lines = history()
+    assert code == 1
+    assert any("is ignored: it is of the future" in line for line in lines)
+    assert lines[-1].startswith("The last run for SBAC_PT ended with exit code 69.")
+
+
+def test_a_summary_of_the_future_is_no_sign_of_a_recent_run(volume: Path, history: History) -> None:
+    leave(volume, -24 * 365)
+    assert history()[0] == 1
+    leave(volume, 30)
+    assert history()[0] == 0
+    assert history("--max-age", "26")[0] == 1
+
+
+def test_a_window_in_a_summary_of_the_future_is_unresolved_as_well(volume: Path, history: History) -> None:
+    leave(volume, -24 * 365, exit_code=65, lost=WINDOWS)
+    leave(volume, 2)
+    assert history()[0] == 1
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"started": 1}', FAR_OFF, "\udcff", "[" * 100_000])
-def test_what_is_no_summary_is_named_and_left_out(volume: Path, history: History, text: str) -> None:
+def test_what_is_not_a_summary_is_named_and_ignored(volume: Path, history: History, text: str) -> None:
     leave(volume, 2)
     (volume / "expired_exams_SBAC_PT_20260401T020000Z.json").write_bytes(text.encode(errors="surrogateescape"))
     (volume / "other.json").write_text(text, errors="surrogateescape")
-    code, (first, _, *lines) = history()
+    code, (_, *lines) = history()
     assert code == 0
-    assert first.startswith("expired_exams_SBAC_PT_20260401T020000Z.json is left out")
-    assert len(lines) == 1
+    assert lines[-1].startswith("expired_exams_SBAC_PT_20260401T020000Z.json is ignored")
+    assert len(lines) == 2
 
 
-def test_what_a_server_said_does_not_steer_the_terminal(volume: Path, history: History) -> None:
-    leave(volume, 2, exit_code=76, message="It answered \x1b[2J\r\nAll is well.")
+def test_what_a_server_sent_does_not_steer_the_terminal(volume: Path, history: History) -> None:
+    leave(volume, 2, exit_code=76, message="It responded \x1b[2J\r\nAll is well.")
     code, lines = history()
     assert code == 1
     assert r"\x1b[2J\r\nAll is well." in lines[-1]
 
 
 @pytest.mark.parametrize("arguments", [(), ("missing",), (".", "--max-age", "long"), (".", "--max-age", "nan")])
-def test_wrong_usage_is_said_in_a_line(jobs: Jobs, arguments: tuple[str, ...]) -> None:
+def test_wrong_usage_is_reported_in_one_line(jobs: Jobs, arguments: tuple[str, ...]) -> None:
     result = jobs.run({}, "history", *arguments)
     assert result.code == 64
     assert b"python -m app history" in result.stderr.splitlines()[-1]
