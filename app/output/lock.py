@@ -67,9 +67,10 @@ def _moment_out(moment: Moment) -> list[Any]:
 
 def _moment_in(content: list[Any]) -> Moment:
     wall, monotonic, boot = content
-    moment = parse_timestamp(wall)
-    _plausible(abs(moment.timestamp()))
-    return Moment(moment, _plausible(float(monotonic)), str(boot))
+    moment = Moment(parse_timestamp(wall), float(monotonic), str(boot))
+    _plausible(abs(moment.wall.timestamp()))
+    _plausible(abs(moment.monotonic))
+    return moment
 
 
 def _plausible(seconds: float) -> float:
