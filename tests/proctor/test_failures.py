@@ -3,7 +3,7 @@
 import pytest
 
 from tests.servers import Request, responding, response, serving
-from tests.support import Run, Serve, Simulate, expired
+from tests.support import Jobs, Run, Serve, Simulate, expired
 
 
 @pytest.mark.parametrize(
@@ -87,9 +87,10 @@ def test_what_a_page_says_of_itself_is_shown_but_not_at_any_length(
     assert all(len(event["message"]) < 2000 for event in result.log)
 
 
-def test_what_a_page_says_cannot_forge_a_line_of_the_log(simulate: Simulate, run: Run, serve: Serve) -> None:
+def test_what_a_page_says_cannot_forge_a_line_of_the_log(simulate: Simulate, jobs: Jobs, serve: Serve) -> None:
     page = b"<title>a\x1b[2J&#10;2026-11-24T00:00:00.000Z INFO    Done&#27;[31m</title>"
-    result = run(simulate(), PROCTOR_URL=serve(404, {}, page), LOG_FORMAT="text") if False else None
-    assert result is None
-    message = run(simulate(), PROCTOR_URL=serve(404, {}, page)).message
-    assert "\n" not in message
+    result = jobs.run({**simulate().settings(), "PROCTOR_URL": serve(404, {}, page)})
+    assert result.code == 78
+    assert b"INFO Done" in result.stderr
+    assert not any(line.startswith(b"2026-11-24T00:00:00.000Z") or b"\x1b" in line for line in result.stderr.splitlines())
+    assert all(line.startswith(b"20") for line in result.stderr.splitlines())
