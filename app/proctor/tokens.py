@@ -32,7 +32,9 @@ _ADVICE = {
     "invalid_client": "Check AUTH_CLIENT_ID and AUTH_CLIENT_SECRET.",
     "invalid_grant": "Check AUTH_USERNAME and AUTH_PASSWORD, and that the account is not locked or inactive.",
     "invalid_scope": "Check AUTH_SCOPE.",
-    "unauthorized_client": "Check AUTH_CLIENT_ID, and that this client may use AUTH_GRANT_TYPE.",
+    "unauthorized_client": (
+        "Check AUTH_CLIENT_ID and AUTH_CLIENT_SECRET, and that this client may use AUTH_GRANT_TYPE."  # Keycloak: either
+    ),
     "unsupported_grant_type": "Check AUTH_GRANT_TYPE.",
 }
 _ANY_CREDENTIAL = "Check AUTH_CLIENT_ID, AUTH_CLIENT_SECRET, AUTH_USERNAME, AUTH_PASSWORD and the realm in AUTH_URL."
@@ -188,7 +190,7 @@ def _stated(response: Response) -> tuple[str, str]:
     content = _json_object(response)
     code = content.get("error")
     error = code if isinstance(code, str) and re.fullmatch("[a-z_]{1,40}", code) else ""
-    description = content.get("error_description") or content.get("message")
+    description = content.get("error_description") or content.get("message") or (None if error else code)
     reason = response.quote(description).strip().rstrip(".") if isinstance(description, str) else ""
     if description and not reason:
         reason = "its description may repeat a secret and is not shown"
