@@ -14,7 +14,7 @@ from app.simulator import Scenario, Simulator
 def demo(exams: int, faults: bool, stop: Stop) -> int:
     """Expire `exams` made-up exams over real HTTP on loopback, CSV to stdout; return the exit code."""
     nowhere = Path(os.devnull)
-    script = ["503", "401", "reset-after"] if faults else []
+    script = ["503", "ok", "token-expired", "reset-after"] if faults else []
     with Simulator(Scenario(exams=exams, faults=script)) as simulator:
         log_settings = {name: os.environ[name] for name in ("LOG_LEVEL", "LOG_FORMAT") if name in os.environ}
         configuration = settings.read(
