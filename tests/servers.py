@@ -189,4 +189,6 @@ def response(status: int = 200, body: bytes = b"", **headers: str) -> bytes:
 
 def json_response(content: Any, status: int = 200, **headers: str) -> bytes:
     """A complete response with JSON."""
-    return response(status, json.dumps(content, ensure_ascii=False).encode(), Content_Type="application/json", **headers)
+    return response(
+        status, json.dumps(content, ensure_ascii=False).encode(), Content_Type="application/json", **headers
+    )

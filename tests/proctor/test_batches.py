@@ -8,7 +8,7 @@ from datetime import datetime
 import pytest
 
 from tests.proctor.bodies import EXAM, batch, body, exam
-from tests.servers import Connection, in_turn, response, responding, serving
+from tests.servers import Connection, in_turn, responding, response, serving
 from tests.support import QUICK, Jobs, Run, Serve, Simulate, expired
 
 MEBIBYTE = 1024 * 1024

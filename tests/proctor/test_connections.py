@@ -20,7 +20,6 @@ from tests.servers import (
     in_turn,
     json_response,
     relaying,
-    resetting,
     responding,
     response,
     serving,
@@ -282,10 +281,14 @@ def test_a_port_that_echoes_the_request_brings_no_secret_into_the_log(
 ) -> None:
     with serving(_echo(template)) as server:  # type: ignore[arg-type]
         url = {setting: server.url, "MAX_ATTEMPTS": "2", "MAX_LOST_RESPONSES": "0"}
-        result = run(simulate(), AUTH_PASSWORD="hunter2hunter2", LOG_LEVEL="DEBUG", **url) if setting == "AUTH_URL" else (
-            run(simulate(), LOG_LEVEL="DEBUG", **url)
+        result = (
+            run(simulate(), AUTH_PASSWORD="hunter2hunter2", LOG_LEVEL="DEBUG", **url)
+            if setting == "AUTH_URL"
+            else (run(simulate(), LOG_LEVEL="DEBUG", **url))
         )
     assert result.code not in (0, 70)
     for request in server.requests:
-        secret = request.form["password"] if request.form.get("password") else request.headers["Authorization"].split()[1]
+        secret = (
+            request.form["password"] if request.form.get("password") else request.headers["Authorization"].split()[1]
+        )
         assert secret not in (result.stdout + result.stderr).decode()

@@ -92,5 +92,7 @@ def test_what_a_page_says_cannot_forge_a_line_of_the_log(simulate: Simulate, job
     result = jobs.run({**simulate().settings(), "PROCTOR_URL": serve(404, {}, page)})
     assert result.code == 78
     assert b"INFO Done" in result.stderr
-    assert not any(line.startswith(b"2026-11-24T00:00:00.000Z") or b"\x1b" in line for line in result.stderr.splitlines())
+    assert not any(
+        line.startswith(b"2026-11-24T00:00:00.000Z") or b"\x1b" in line for line in result.stderr.splitlines()
+    )
     assert all(line.startswith(b"20") for line in result.stderr.splitlines())

@@ -62,9 +62,7 @@ def test_a_token_that_expires_with_each_call_is_replaced_for_each_call(simulate:
     assert simulator.token_requests == result.summary["calls"] == 5
 
 
-def test_new_tokens_that_are_rejected_from_the_first_call_on_end_with_both_causes(
-    simulate: Simulate, run: Run
-) -> None:
+def test_new_tokens_that_are_rejected_from_the_first_call_on_end_with_both_causes(simulate: Simulate, run: Run) -> None:
     simulator = simulate(faults=["401"] * 9)
     result = run(simulator, MAX_ATTEMPTS="3", LOG_LEVEL="DEBUG")
     assert (result.code, result.summary["lost"], result.rows) == (77, [], [])

@@ -105,9 +105,7 @@ def assert_lost(simulator: Simulator, result: Result) -> None:
     "headers",
     [{"X-Varnish": "32770"}, {"Via": "1.1 edge (Varnish/7.1)"}, {"Via": "1.1 proxy, 1.1 VARNISH"}],
 )
-def test_varnish_is_known_by_its_headers(
-    simulate: Simulate, run: Run, serve: Serve, headers: dict[str, str]
-) -> None:
+def test_varnish_is_known_by_its_headers(simulate: Simulate, run: Run, serve: Serve, headers: dict[str, str]) -> None:
     result = run(simulate(), PROCTOR_URL=serve(503, headers, b""), MAX_LOST_RESPONSES="0")
     assert (result.code, len(result.summary["lost"])) == (65, 1)
 
