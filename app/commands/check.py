@@ -36,7 +36,8 @@ def check(configuration: Configuration, stop: Stop) -> int:
     output = _step("output", lambda: _verify_output(settings.output_dir))
     if token := _step("token", lambda: _verify_token(tokens, settings.auth_url)):
         return output or token
-    return output or _step("endpoint", lambda: _verify_endpoint(endpoint, tokens.get()))
+    endpoint_code = _step("endpoint", lambda: _verify_endpoint(endpoint, tokens.get()))
+    return output or endpoint_code
 
 
 def _step(what: str, verify: Callable[[], str]) -> int:
