@@ -1,13 +1,15 @@
-"""`check` proves everything that can be proven without expiring an exam, and leaves no trace."""
+"""`check` verifies everything that can be verified without expiring an exam, and leaves no trace."""
 
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.settings import NAMES
+from tests.servers import responding, response, serving, silent
 from tests.support import Jobs, Result, Run, Serve, Simulate, expired
 
 
@@ -70,7 +72,7 @@ def test_each_setting_is_shown_with_its_source_but_no_secret(
         assert secret not in (result.stdout + result.stderr).decode()
 
 
-def test_what_an_endpoint_says_cannot_forge_a_line_or_steer_a_terminal(
+def test_the_text_of_an_endpoint_cannot_forge_a_line_or_steer_a_terminal(
     simulate: Simulate, serve: Serve, run: Run
 ) -> None:
     url = serve(400, {}, b'{"error": "bad\\nok      endpoint: all is well\\u001b[31m"}')
@@ -108,7 +110,7 @@ def test_a_password_in_a_url_is_not_shown(simulate: Simulate, run: Run) -> None:
         ({"OUTPUT_DIR": "/does/not/exist", "PROCTOR_URL": "{nowhere}"}, ["output", "endpoint"], 74),
     ],
 )
-def test_each_step_that_fails_is_told_and_the_first_gives_the_exit_code(
+def test_each_step_that_fails_is_shown_and_the_first_gives_the_exit_code(
     simulate: Simulate, run: Run, nowhere: str, settings: dict[str, str], steps: list[str], code: int
 ) -> None:
     simulator, other = simulate(), simulate()
@@ -128,33 +130,97 @@ def test_the_token_endpoint_is_asked_once(simulate: Simulate, run: Run, fault: s
     assert simulator.token_requests == 1
 
 
+@pytest.mark.parametrize("fault", ["server_error", "reset", "unknown-realm"])
+def test_a_token_endpoint_that_fails_is_not_asked_again(simulate: Simulate, run: Run, fault: str) -> None:
+    simulator = simulate(token_faults=[fault])
+    result = run(simulator, "check")
+    assert (result.code, failed(result)) == (78 if fault == "unknown-realm" else 69, ["token"])
+    assert simulator.token_requests == 1
+
+
+@pytest.mark.parametrize("older_methods", [False, True])
+@pytest.mark.parametrize("endpoint", ["openam", "keycloak"])
+def test_proctor_is_recognized_by_its_response_to_options_or_get_alone(
+    simulate: Simulate, run: Run, older_methods: bool, endpoint: str
+) -> None:
+    simulator = simulate(older_methods=older_methods, token_endpoint=endpoint)
+    result = run(simulator, "check")
+    assert (result.code, failed(result), simulator.record) == (0, [], [])
+    assert b"is there and accepts the token" in result.stdout
+
+
+NOT_ALLOWED = response(405, Allow="GET")
+OPTIONS_OF_PROCTOR = response(200, Allow="POST")
+GET_OF_PROCTOR = response(500, Connection="close")
+SIGN_IN = b'<form action="https://sso.example.org/"><input name="SAMLRequest"/></form>'
+
+
 @pytest.mark.parametrize(
-    ("status", "headers", "code"),
+    ("options", "get", "code", "words"),
     [
-        (405, {"Allow": "GET, POST"}, 0),
-        (405, {"Allow": "GET"}, 78),
-        (405, {}, 78),
-        (200, {}, 78),
-        (302, {"Location": "https://sso.example.org/?SAMLRequest=fVJ"}, 77),
-        (301, {"Location": "https://new.example.org/proctor/Services/exams/expire/SBAC_PT"}, 78),
-        (403, {}, 77),
-        (418, {}, 76),
-        (429, {"Retry-After": "3600"}, 69),
-        (500, {}, 69),
-        (503, {"Retry-After": "3600"}, 69),
+        (OPTIONS_OF_PROCTOR, GET_OF_PROCTOR, 0, ""),
+        (response(405, Allow="POST"), response(405, Allow="POST"), 0, ""),
+        (response(405, Allow="GET, POST"), NOT_ALLOWED, 0, ""),
+        (response(403), response(405, Allow="POST"), 0, ""),
+        (response(501), response(405, Allow="POST"), 0, ""),
+        (NOT_ALLOWED, NOT_ALLOWED, 78, "no expire endpoint"),
+        (response(405), response(405), 78, "no expire endpoint"),
+        (response(404), response(404), 78, "no expire endpoint"),
+        (response(200), response(200), 78, "is not Proctor's expire endpoint"),
+        (response(200, Allow="GET, HEAD"), response(200), 78, "is not Proctor's expire endpoint"),
+        (response(301, Location="https://new.example.org/SBAC_PT"), response(404), 78, "has moved to"),
+        (response(302, Location="https://sso.example.org/?SAMLRequest=fVJ"), response(404), 77, "sign in"),
+        (response(200, SIGN_IN), response(200, SIGN_IN), 77, "sign in"),
+        (response(401, WWW_Authenticate="Bearer"), response(500), 77, "rejected the token with 401"),
+        (response(400, WWW_Authenticate="Bearer"), response(500), 77, "rejected the token with 400"),
+        (response(401, WWW_Authenticate="Basic"), response(401, WWW_Authenticate="Basic"), 77, "Basic login"),
+        (response(403, WWW_Authenticate="Bearer"), response(403), 77, "issued for another service"),
+        (response(403), response(403), 77, "a gateway's, not Proctor's"),
+        (response(418), response(418), 76, "418"),
+        (response(429, Retry_After="3600"), response(429), 69, "429"),
+        (response(500), response(500), 69, "500"),
+        (response(503, Retry_After="3600"), response(503), 69, "503"),
     ],
 )
-def test_only_what_takes_post_alone_is_the_expire_endpoint(
-    simulate: Simulate, run: Run, serve: Serve, status: int, headers: dict[str, str], code: int
+def test_each_other_response_has_its_exit_code_and_message(
+    simulate: Simulate, run: Run, options: bytes, get: bytes, code: int, words: str
 ) -> None:
-    result = run(simulate(), "check", PROCTOR_URL=serve(status, headers, b""))
+    responses = {"OPTIONS": options, "GET": get}
+    with serving(responding(lambda request: responses[request.method])) as server:
+        result = run(simulate(), "check", PROCTOR_URL=server.url)
     assert (result.code, failed(result)) == (code, ["endpoint"] if code else [])
+    lines = result.stdout.decode().splitlines()
+    assert words in lines[-1]
+    assert ".." not in lines[-1]
+    assert "SAMLRequest" not in lines[-1]
+    assert {request.method for request in server.requests} <= {"OPTIONS", "GET"}
+    for request in server.requests:
+        token = request.headers["Authorization"].partition(" ")[2]
+        assert token.encode() not in result.stdout + result.stderr
 
 
-def test_a_page_to_sign_in_is_told_as_what_it_is(simulate: Simulate, run: Run, serve: Serve) -> None:
-    page = b'<form action="https://sso.example.org/"><input name="SAMLRequest"/></form>'
-    result = run(simulate(), "check", PROCTOR_URL=serve(200, {}, page))
-    assert (result.code, failed(result)) == (77, ["endpoint"])
+@pytest.mark.parametrize(
+    ("scenario", "settings", "code"),
+    [
+        ({"foreign_audience": True}, {}, 77),
+        ({}, {"PROCTOR_URL": "{url}/elsewhere"}, 78),
+        ({"sign_in": "form"}, {}, 0),
+    ],
+)
+def test_nothing_is_ever_expired(
+    simulate: Simulate, run: Run, scenario: dict[str, Any], settings: dict[str, str], code: int
+) -> None:
+    simulator = simulate(**scenario)
+    places = {name: text.format(url=simulator.url) for name, text in settings.items()}
+    result = run(simulator, "check", **places)
+    assert (result.code, failed(result), simulator.record) == (code, ["endpoint"] if code else [], [])
+
+
+def test_a_proctor_that_does_not_respond_is_unavailable(simulate: Simulate, run: Run) -> None:
+    with serving(silent) as server:
+        result = run(simulate(), "check", PROCTOR_URL=server.url, READ_TIMEOUT="0.5")
+    assert (result.code, failed(result)) == (69, ["endpoint"])
+    assert len(server.connections) == 1
 
 
 @pytest.mark.parametrize("settings", [{"CLIENT_NAME": "Schüler"}, {"CLIENT_NAME": "", "CLIENT_NAME_FILE": "\udcff"}])
@@ -167,7 +233,7 @@ def test_what_stdout_cannot_show_does_not_stop_it(
 
 
 @pytest.mark.parametrize(("settings", "code"), [({}, 0), ({"AUTH_PASSWORD": "wrong"}, 77)])
-def test_the_exit_code_tells_where_stdout_cannot(
+def test_the_exit_code_is_right_where_stdout_cannot(
     simulate: Simulate, jobs: Jobs, settings: dict[str, str], code: int
 ) -> None:
     with open("/dev/full", "wb") as full:

@@ -17,7 +17,7 @@ def test_a_demonstration_prints_the_rows_of_made_up_exams(jobs: Jobs, arguments:
     assert list(jobs.directory.iterdir()) == []
 
 
-def test_a_demonstration_of_faults_shows_a_lost_answer(jobs: Jobs) -> None:
+def test_a_demonstration_of_faults_shows_a_lost_response(jobs: Jobs) -> None:
     result = jobs.run({"LOG_FORMAT": "json"}, "demo", "--faults")
     assert result.code == 65
     assert len(result.rows) == 150
@@ -73,7 +73,7 @@ def test_help_is_printed_for_every_command(jobs: Jobs, command: list[str]) -> No
         ["demo", "check"],
     ],
 )
-def test_bad_usage_is_told_on_stderr_alone(jobs: Jobs, arguments: list[str]) -> None:
+def test_wrong_usage_is_reported_on_stderr_alone(jobs: Jobs, arguments: list[str]) -> None:
     result = jobs.run({}, *arguments)
     assert (result.code, result.stdout) == (64, b"")
     assert result.stderr.startswith(b"usage: python -m app")
