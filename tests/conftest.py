@@ -3,14 +3,13 @@
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
 
 from app.simulator import Scenario, Simulator
+from tests.servers import responding, response, serving
 from tests.support import QUICK, Jobs, Result, Serve
 
 pytest_plugins = ["tests.containers.engine"]
@@ -39,28 +38,11 @@ def simulate() -> Iterator[Callable[..., Simulator]]:
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Start servers that answer every request with the same status, headers and body; returns the URL of one."""
+    """Start servers that respond to every request with the same status, headers and body; returns the URL of one."""
     with ExitStack() as stack:
 
         def start(status: int, headers: dict[str, str], body: bytes) -> str:
-            class Handler(BaseHTTPRequestHandler):
-                def do_GET(self) -> None:
-                    self.rfile.read(int(self.headers["Content-Length"] or 0))
-                    self.send_response(status)
-                    for name, value in headers.items():
-                        self.send_header(name, value)
-                    self.end_headers()
-                    self.wfile.write(body)
-
-                do_POST = do_GET  # noqa: N815
-
-                def log_message(self, *_: object) -> None:
-                    pass
-
-            server = stack.enter_context(HTTPServer(("127.0.0.1", 0), Handler))
-            Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-            stack.callback(server.shutdown)
-            return f"http://127.0.0.1:{server.server_address[1]}"
+            return stack.enter_context(serving(responding(response(status, body, **headers)))).url
 
         yield start
 

@@ -125,7 +125,6 @@ def test_tinyproxys_500_is_a_rejection_where_it_could_not_connect(
 ) -> None:
     page = f"<html><head><title>500 {title}</title></head></html>".encode()
     url = serve(500, {"Server": "tinyproxy/1.11.0"}, page)
-    # BaseHTTPRequestHandler sends a Server header of its own before this one.
     result = run(simulate(), PROCTOR_URL=url, MAX_LOST_RESPONSES="0", MAX_ATTEMPTS="2")
     assert (result.code, len(result.summary["lost"])) == (code, int(code == 65))
 
