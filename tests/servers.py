@@ -83,12 +83,12 @@ class Server(NamedTuple):
         return f"http://127.0.0.1:{self.port}"
 
 
-Serve = Callable[[Connection], None]
+ServeConnection = Callable[[Connection], None]
 """What a server does with a connection, which is closed afterwards."""
 
 
 @contextmanager
-def serving(serve: Serve, tls: ssl.SSLContext | None = None) -> Iterator[Server]:
+def serving(serve: ServeConnection, tls: ssl.SSLContext | None = None) -> Iterator[Server]:
     """A server that treats each connection in a thread of its own."""
 
     class Handler(BaseRequestHandler):
@@ -126,7 +126,7 @@ def _secured(sock: socket.socket, tls: ssl.SSLContext | None) -> socket.socket:
         spare.close()
 
 
-def responding(respond: bytes | Callable[[Request], bytes], *, keep: bool = False) -> Serve:
+def responding(respond: bytes | Callable[[Request], bytes], *, keep: bool = False) -> ServeConnection:
     """Respond to each request; without `keep`, close the connection after the first, without having said so."""
 
     def serve(connection: Connection) -> None:
@@ -155,7 +155,7 @@ def silent(connection: Connection) -> None:
     connection.wait_closed()
 
 
-def relaying(port: int, welcome: bytes = b"") -> Serve:
+def relaying(port: int, welcome: bytes = b"") -> ServeConnection:
     """Hand a connection on to another port; as a proxy does, after the response to a CONNECT."""
 
     def serve(connection: Connection) -> None:

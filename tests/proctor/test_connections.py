@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 from subprocess import Popen
+from urllib.parse import quote_plus
 
 import pytest
 
@@ -17,6 +18,7 @@ from tests.proctor.bodies import EXAM, batch, exam
 from tests.servers import (
     Connection,
     Request,
+    ServeConnection,
     in_turn,
     json_response,
     relaying,
@@ -249,7 +251,7 @@ def test_credentials_in_a_netrc_do_not_replace_the_token(simulate: Simulate, job
     assert drained(simulator, run(simulator))
 
 
-def _echo(template: bytes) -> object:
+def echoing(template: bytes) -> ServeConnection:
     def serve(connection: Connection) -> None:
         if request := connection.receive():
             connection.send(template.replace(b"REQUEST", request.raw).replace(b"LINE", b" ".join(request.raw.split())))
@@ -279,16 +281,15 @@ def _echo(template: bytes) -> object:
 def test_a_port_that_echoes_the_request_brings_no_secret_into_the_log(
     simulate: Simulate, run: Run, setting: str, template: bytes
 ) -> None:
-    with serving(_echo(template)) as server:  # type: ignore[arg-type]
-        url = {setting: server.url, "MAX_ATTEMPTS": "2", "MAX_LOST_RESPONSES": "0"}
-        result = (
-            run(simulate(), AUTH_PASSWORD="hunter2hunter2", LOG_LEVEL="DEBUG", **url)
-            if setting == "AUTH_URL"
-            else (run(simulate(), LOG_LEVEL="DEBUG", **url))
-        )
+    with serving(echoing(template)) as server:
+        settings = {setting: server.url, "MAX_ATTEMPTS": "2", "MAX_LOST_RESPONSES": "0", "LOG_LEVEL": "DEBUG"}
+        result = run(simulate(), **settings)
     assert result.code not in (0, 70)
+    assert server.requests
+    printed = (result.stdout + result.stderr).decode()
     for request in server.requests:
-        secret = (
-            request.form["password"] if request.form.get("password") else request.headers["Authorization"].split()[1]
-        )
-        assert secret not in (result.stdout + result.stderr).decode()
+        form = request.form
+        _, _, token = request.headers.get("Authorization", "").partition(" ")
+        for secret in filter(None, (token, form.get("password"), form.get("client_secret"))):
+            assert secret not in printed
+            assert quote_plus(secret) not in printed
