@@ -1,41 +1,94 @@
-"""The real job as a process that is killed, or whose storage fails, at a chosen step of its output.
+"""The real job as a process that is killed, whose storage fails or whose clock is set at a chosen step of its output.
 
-A step is one call of the program to the operating system, by way of `os`, that changes the output: a file is made, a
-piece of the CSV is written, forced to disk, renamed, removed. So also moments are met that last for microseconds:
-between the bytes of a row, between a row and the mark behind it, between the summary and the final name.
+A step is one system call by which the CSV, the summary or the record of the run is written; see sabotage.c. So moments
+are met that last for microseconds: between the bytes of a row, between a row and the record that it is there, between
+the summary and the final name.
 """
 
+import ctypes
 import errno
 import os
+import shutil
 import signal
-from collections.abc import Callable
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
-from typing import Any
+from multiprocessing import forkserver
+from pathlib import Path
 
 KILLS = ("killed before a step", "killed amid a step", "killed after a step")
 FAILURES = {"storage full": errno.ENOSPC, "storage defective": errno.EIO, "storage read-only": errno.EROFS}
-_STEPS = ("open", "write", "fsync", "rename", "replace", "unlink", "ftruncate")
-_STDERR = 2
+FAIL_FOR_GOOD, FAIL_ONCE, SET_CLOCK = 3, 4, 5
+REPORT = "sabotage.log"
+"""Where a job's directory tells which step it was: lines of the system call and the name of the file."""
 
 
 @dataclass(frozen=True)
-class Ordeal:
-    """What happens at step number `at`: a kill, or a failure that lasts from then on."""
+class Sabotage:
+    """What happens at step number `at`; a failure lasts from then on, unless it happens `once`.
+
+    The clock of the job is `seconds` ahead until that step.
+    """
 
     at: int
     what: str
+    once: bool = False
+    seconds: int = 0
+
+    def start(self, directory: str) -> None:
+        """Have it happen in this process, which must have been started with the library."""
+        report = os.open(REPORT, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        if self.what in KILLS:
+            how = KILLS.index(self.what)
+        else:
+            how = SET_CLOCK if self.seconds else FAIL_ONCE if self.once else FAIL_FOR_GOOD
+        failure = FAILURES.get(self.what, 0)
+        seconds = ctypes.c_long(self.seconds)
+        ctypes.CDLL(None).sabotage(os.fsencode(os.path.realpath(directory)), self.at, how, failure, report, seconds)
+
+
+def build(directory: Path) -> Path | None:
+    """Compile the library; None where there is no C compiler.
+
+    Raises:
+        subprocess.CalledProcessError: it does not compile.
+    """
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if not compiler:
+        return None
+    library = directory / "sabotage.so"
+    source = Path(__file__).with_name("sabotage.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", library, source], check=True)
+    return library
+
+
+@contextmanager
+def loaded(library: Path | None) -> Iterator[None]:
+    """Have the library in all processes that are started in the block, and in the fork server."""
+    if not library:
+        yield
+        return
+    before = os.environ.get("LD_PRELOAD")
+    os.environ["LD_PRELOAD"] = str(library)
+    try:
+        forkserver.ensure_running()
+        yield
+    finally:
+        del os.environ["LD_PRELOAD"]
+        if before is not None:
+            os.environ["LD_PRELOAD"] = before
 
 
 def job(
-    settings: dict[str, str], directory: str, stdout: str | None, stderr: str | None, ordeal: Ordeal | None
+    settings: dict[str, str], directory: str, stdout: str, stderr: str | None, sabotage: Sabotage | None
 ) -> None:
     """Run the job to its end in this process, its streams led to files in `directory`, or closed."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.environ.clear()
     os.environ.update(settings)
     os.chdir(directory)
-    for descriptor, name in ((1, stdout), (_STDERR, stderr)):
+    for descriptor, name in ((1, stdout), (2, stderr)):
         if name:
             file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(file, descriptor)
@@ -48,37 +101,6 @@ def job(
 
     stop = Stop()
     stop.install()
-    if ordeal:
-        _prepare(ordeal)
+    if sabotage:
+        sabotage.start(directory)
     os._exit(main([], stop))
-
-
-def _prepare(ordeal: Ordeal) -> None:
-    steps = count(1)
-    for name in _STEPS:
-        setattr(os, name, _watched(getattr(os, name), name == "write", steps, ordeal))
-
-
-def _watched(step: Callable[..., Any], writes: bool, steps: "count[int]", ordeal: Ordeal) -> Callable[..., Any]:
-    """The same step, but for what the ordeal does to it."""
-
-    def watched(*arguments: Any, **options: Any) -> Any:
-        if arguments[0] == _STDERR or (number := next(steps)) < ordeal.at:
-            return step(*arguments, **options)
-        first = number == ordeal.at
-        if first and ordeal.what in KILLS:
-            if writes and ordeal.what == "killed amid a step":
-                _write_a_part(step, *arguments)
-            elif ordeal.what != "killed before a step":
-                step(*arguments, **options)
-            os.kill(os.getpid(), signal.SIGKILL)
-        if first and writes:
-            return _write_a_part(step, *arguments)
-        code = FAILURES[ordeal.what]
-        raise OSError(code, os.strerror(code))
-
-    return watched
-
-
-def _write_a_part(write: Callable[[int, bytes], int], descriptor: int, data: bytes) -> int:
-    return write(descriptor, data[: 1 + len(data) // 3])
