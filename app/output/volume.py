@@ -55,16 +55,17 @@ class Volume:
     def report(self, client_name: str, stop: Stop) -> "VolumeReport":
         """A CSV for a new run, still without its header; raises as above."""
         csv = new_csv(self._directory, client_name)
+        at_work, longest_call = None, self._longest_call
+        if self._record and self._record.last_call:  # should this run be killed while it waits, the next one waits
+            at_work, longest_call = self._record.last_call, max(longest_call, self._record.longest_call)
+        record = Record(csv.name, Moment.now(), False, at_work, longest_call)
+        self._lock.write(record)  # before there is a CSV: one without a record would look as if a call was under way
         try:
             file = FileIO(partial_of(csv), "x", opener=opener)
             try_lock(file.fileno())  # tells it from a killed run's, also where the lock file was removed
             sync_directory(self._directory)
         except OSError as error:
             raise OutputFailed(unusable(self._directory, error) + _NOTHING_EXPIRED) from None
-        at_work, longest_call = None, self._longest_call
-        if self._record and self._record.last_call:  # should this run be killed while it waits, the next one waits
-            at_work, longest_call = self._record.last_call, max(longest_call, self._record.longest_call)
-        record = Record(csv.name, Moment.now(), False, at_work, longest_call)
         return VolumeReport(csv, file, self._lock, record, stop)
 
     def close(self) -> None:
@@ -83,7 +84,6 @@ class VolumeReport(CsvReport):
         self._record = record
         self._lost = False
         self._has_summary = False
-        self._has_header = False
 
     def open(self) -> None:
         try:
@@ -94,8 +94,6 @@ class VolumeReport(CsvReport):
             with suppress(OSError):
                 partial_of(self._csv).unlink()
             raise
-        self._has_header = True
-        self._lock.write(self._record)
 
     def call_begins(self, began: Moment) -> None:
         since = self._record.since if self._record.unreported else began
@@ -138,8 +136,6 @@ class VolumeReport(CsvReport):
             ) from None
 
     def publish(self) -> None:
-        if not self._has_header:
-            return  # the `.partial` was removed: nothing was expired
         if self._lost and not self._has_summary:
             return  # the next run finds the `.partial`, and reports what this one cannot
         try:
