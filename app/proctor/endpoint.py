@@ -154,7 +154,7 @@ def _failure(response: Response, url: str) -> Failure | None:
         )
     if status in (404, 405):
         return Misconfigured(f"There is no expire endpoint at {url}: it responded {response}. Check PROCTOR_URL.")
-    if 300 <= status < 500 and status != 408:  # gateways say 408 for a response that takes too long
+    if 300 <= status < 500 and status not in (408, 429):  # gateways say so, too, when a response takes too long
         return UnexpectedResponse(
             f"{url} responded {response}, which Proctor does not. Check PROCTOR_URL, CLIENT_NAME, and the proxies and"
             " gateways in between."
