@@ -15,8 +15,8 @@ LATE_SECONDS = 0.2  # when late faults respond: much later than a rejection, muc
 RARE_FAULTS = (
     *LATE_FAULTS,
     *(
-        "silence-before silence-after drip huge not-utf8 odd-records sign-in 103-after 302 302-late 401-basic 403 404"
-        " 404-late 405 407 408-after 418 429:1 502 502-late 503:date 503-slow 504 504-half 504-late 524-after cut-lines"
+        "silence-before silence-after drip huge not-utf8 odd-records sign-in 103-after 302 401-basic 403 404"
+        " 405 407 408-after 418 429:1 502 502-late 503:date 503-slow 504 504-half 504-late 524-after cut-lines"
         " foreign-audience maintenance-200 null-list empty-list no-list plain-http"
     ).split(),
 )
@@ -27,7 +27,7 @@ UNKNOWABLE_FAULTS = frozenset(
     (
         "500 502 504"  # Proctor's own, or a gateway's for a Proctor that was reset or too slow
         " 500-after 500-half 502-after 502-late 504-after 504-half 504-late 524-after 408-after"
-        " 503-slow 503-late 503-late:0 429-late 302-late 404-late"  # what comes late may be for a call that took too long
+        " 503-slow 503-late 503-late:0 429-late"  # what comes late may be for a call that took too long
         " maintenance-200 maintenance-429 maintenance-500 maintenance-503"
         " varnish-before varnish-after envoy-after"  # Varnish uses the same words for both
         " reset-before reset-after silence-before silence-after drip huge html not-json 103-after"
@@ -49,9 +49,9 @@ CAUSES = {
     69: {*RANDOM_FAULTS, *RARE_FAULTS, *TOKEN_FAULTS},
     76: {"html", "no-token", "418", "408-after", "429:1", "103-after", "plain-http"},
     77: set(
-        "401 token-expired sign-in 302 302-late 401-basic 403 foreign-audience invalid_grant invalid_client".split()
+        "401 token-expired sign-in 302 401-basic 403 foreign-audience invalid_grant invalid_client".split()
     ),
-    78: set("404 404-late 405 407 plain-http unknown-realm redirect".split()),
+    78: set("404 405 407 plain-http unknown-realm redirect".split()),
 }
 
 SIGNALS: tuple[tuple[int, ...], ...] = (

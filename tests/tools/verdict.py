@@ -229,6 +229,8 @@ class Verdict:
         unknowable = [name for name in names if name in UNKNOWABLE_FAULTS]
         if unknowable:
             return unknowable[0], False
+        if {"repeat", "no-flag"} & set(names) and "not its list of exams" in window.reason:
+            return "repeat of what is no list of exams, or a response without list and flag", False
         if not self.trial.seconds_ahead and seconds >= _LATE and "Proctor responded" in window.reason:
             return f"{'/'.join(names)}, late as this machine was busy", False
         return f"{'/'.join(names) or 'no call'}: {window.reason}", True
@@ -236,31 +238,36 @@ class Verdict:
     def _first_calls(self, window: Window) -> list[dict[str, Any]]:
         """The call that a window begins with; two where the times, in milliseconds, do not tell which."""
         for ahead in {0, self.trial.seconds_ahead}:
-            start = window.start - timedelta(seconds=ahead)
-            calls = [call for call in self.record if start <= datetime.fromisoformat(call["start"]) <= window.end]
+            start, end = (time - timedelta(seconds=ahead) for time in window[:2])
+            calls = [call for call in self.record if start <= datetime.fromisoformat(call["start"]) <= end]
             if calls:
                 begins = datetime.fromisoformat(calls[0]["start"])
                 return calls[: 2 if begins - start <= _MILLISECOND else 1]
         return []
 
     def _cause_of_killed(self, window: Window) -> tuple[str, bool]:
-        ahead = timedelta(seconds=self.trial.seconds_ahead)
-        for job, log in zip(self.trial.jobs, self.logs, strict=True):
-            if not job.killed or not self._began_in(window, job, log, ahead):
-                continue
-            if any(event["event"] == "response_lost" for event in log):
-                return self._cause_by_faults(window, 0)
-            if not job.step:
-                return "killed by a signal in a call", False
-            if _WITHIN_A_CALL.fullmatch(job.step) and (job.calls or job.step.endswith(".lock")):
-                return f"{job.sabotage.what if job.sabotage else ''}: {_kind(job.step)}", False
-            return f"killed outside a call: {_kind(job.step)}", True
-        return "killed, but when?", True
+        job, log = self._killed_job(window)
+        if job and job.code == ExitCode.OUTPUT:
+            return "neither the CSV nor the summary could be written, the rows are in the log", False
+        if not job or not _of_event(log, "start"):
+            return "killed before the first call", True
+        if _of_event(log, "response_lost"):
+            return self._cause_by_faults(window, 0)
+        if not job.step:
+            return "killed by a signal in a call", False
+        avoidable = not _WITHIN_A_CALL.fullmatch(job.step) or not (job.calls or job.step.endswith(".lock"))
+        return f"{job.disturbance}: {_kind(job.step)}", avoidable
 
-    def _began_in(self, window: Window, job: Job, log: list[dict[str, Any]], ahead: timedelta) -> bool:
-        """Whether the window is of that job: its log has its start."""
-        times = [datetime.fromisoformat(event["time"]) for event in log] or [window.start]
-        return any(start - ahead <= window.end + ahead and start <= window.end for start in times[:1])
+    def _killed_job(self, window: Window) -> tuple[Job | None, list[dict[str, Any]]]:
+        """The job whose window that is, with its log."""
+        reports = [(name, one) for name, summary in self.summaries.items() for one in summary["lost"]]
+        reports += [(event["csv"], event) for event in _of_event(self.events, "killed_run") if "start" in event]
+        names = {name for name, content in reports if Window.of(content, window.reason) == window}
+        for job, log in zip(self.trial.jobs, self.logs, strict=True):
+            places = [event["output"] for event in _of_event(log, "start")]
+            if (job.killed or job.code == ExitCode.OUTPUT) and any(name in place for name in names for place in [*places, job.step]):
+                return job, log
+        return None, []
 
     def _exit_problems(self, job: Job, log: list[dict[str, Any]]) -> Iterator[str]:
         """What does not fit the exit code of a job."""
@@ -282,6 +289,8 @@ class Verdict:
         else:
             yield from self._summary_problems(job, log, summary)
         met = {call["fault"] for call in job.calls} | set(job.token_faults)
+        if self.trial.scenario.token_calls or self.trial.scenario.token_seconds < 10:
+            met.add("token-expired")
         if code in CAUSES and not met & CAUSES[code] and not disturbance.endswith("wrong"):
             yield f"no reason in {met}"
         if code == ExitCode.OUTPUT and not disturbance.startswith(("storage", "reader")) and " and " not in disturbance:
@@ -306,6 +315,10 @@ class Verdict:
             yield str(outcome)
         if outcome == "interrupted" and not job.disturbance.startswith("SIG"):
             yield "nobody interrupted it"
+
+
+def _of_event(log: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    return [event for event in log if event["event"] == name]
 
 
 def _kind(step: str) -> str:
