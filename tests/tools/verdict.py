@@ -18,6 +18,7 @@ from tests.tools.trial import Job, Trial
 
 _MILLISECOND = timedelta(milliseconds=1)
 _LATE = 0.1 * READ_TIMEOUT  # seconds from which on a rejection may be a timeout in disguise
+_CLOCK_SET = 2.0  # seconds; a longer window holds the step of a clock
 _WITHIN_A_CALL = re.compile(r"(write|fsync|lseek64|ftruncate64) .*\.partial|.* \.lock")  # steps: system call and file
 _BETWEEN_CODES = {ExitCode.OK, ExitCode.UNAVAILABLE, ExitCode.TRY_LATER}  # must not hide that responses were lost
 
@@ -231,7 +232,7 @@ class Verdict:
             return unknowable[0], False
         if {"repeat", "no-flag"} & set(names) and "not its list of exams" in window.reason:
             return "repeat of what is no list of exams, or a response without list and flag", False
-        if not self.trial.seconds_ahead and seconds >= _LATE and "Proctor responded" in window.reason:
+        if _LATE <= seconds < _CLOCK_SET and "Proctor responded" in window.reason:
             return f"{'/'.join(names)}, late as this machine was busy", False
         return f"{'/'.join(names) or 'no call'}: {window.reason}", True
 
@@ -247,8 +248,8 @@ class Verdict:
 
     def _cause_of_killed(self, window: Window) -> tuple[str, bool]:
         job, log = self._killed_job(window)
-        if job and job.code == ExitCode.OUTPUT:
-            return "neither the CSV nor the summary could be written, the rows are in the log", False
+        if job and not job.killed:
+            return "storage failed before the summary with the lost responses was written", False
         if not job or not _of_event(log, "start"):
             return "killed before the first call", True
         if _of_event(log, "response_lost"):
@@ -265,7 +266,7 @@ class Verdict:
         names = {name for name, content in reports if Window.of(content, window.reason) == window}
         for job, log in zip(self.trial.jobs, self.logs, strict=True):
             places = [event["output"] for event in _of_event(log, "start")]
-            if (job.killed or job.code == ExitCode.OUTPUT) and any(name in place for name in names for place in [*places, job.step]):
+            if (job.killed or "storage" in job.disturbance) and any(name in place for name in names for place in [*places, job.step]):
                 return job, log
         return None, []
 
