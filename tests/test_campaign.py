@@ -1,10 +1,60 @@
 """The campaign, in short: the same runs each time, and a few that nobody has seen before."""
 
+import os
+import random
+import re
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+
 import pytest
 
-from tests.tools.campaign import main
+from app.simulator import Scenario
+from tests.tools.campaign import NO_COMPILER, campaign
+from tests.tools.sabotage import KILLS, Sabotage, loaded
+from tests.tools.trial import Trial
+from tests.tools.verdict import Verdict
+
+RUNS = 6  # per test, so that tests on several processors share them
 
 
-@pytest.mark.parametrize("arguments", [["--runs", "200", "--seed", "1"], ["--runs", "20"]], ids=["known", "fresh"])
-def test_no_exam_is_lost_or_doubled_and_every_lost_answer_is_named(arguments: list[str]) -> None:
-    assert main(arguments) == 0
+@pytest.mark.parametrize("first", range(0, 10 * RUNS, RUNS))
+def test_no_exam_is_lost_or_duplicated_and_no_alarm_is_false(first: int) -> None:
+    assert_promise_kept(range(first, first + RUNS))
+
+
+@pytest.mark.parametrize("part", range(3))
+def test_the_same_holds_in_scenarios_that_are_new(part: int) -> None:
+    first = random.SystemRandom().randrange(10**9) + part
+    assert_promise_kept(range(first, first + RUNS))
+
+
+@pytest.mark.parametrize(
+    ("what", "once"),
+    [*((kill, False) for kill in KILLS), ("storage defective", False), ("storage defective", True)],
+)
+def test_no_step_of_the_output_is_one_at_which_an_exam_gets_lost(tmp_path: Path, what: str, once: bool) -> None:
+    steps = []
+    for number in count(1):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        with loaded() as sabotage:
+            if not sabotage:
+                (pytest.fail if os.environ.get("CI") else pytest.skip)(NO_COMPILER)
+            trial = Trial(number, directory, sabotage, Scenario(exams=2, limit=1))
+            step = trial.play_sabotage(Sabotage(number, what, once))
+        assert Verdict(trial).tally.broken == []
+        if not step:
+            break
+        steps.append(re.sub(r" \S*?(\.partial|\.tmp|\.json|\.csv|\.lock)?$", r" \1", step))
+    assert set(steps) >= {
+        *("open .lock", "lseek64 .lock", "write .lock", "close .lock"),
+        *("open .partial", "write .partial", "fsync .partial", "close .partial", "rename .csv"),
+        *("open .tmp", "write .tmp", "fsync .tmp", "close .tmp", "rename .json", "fsync "),
+    }
+
+
+def assert_promise_kept(seeds: Sequence[int]) -> None:
+    tally = campaign(seeds, workers=1)
+    assert tally.broken == []
+    assert tally.counts["runs"] == len(seeds)

@@ -1,6 +1,6 @@
 """Other ways to do the job, for the benchmark alone: none of them survives a fault, none keeps what it got.
 
-    python tests/rivals.py bare|floor|naive
+    python tests/tools/baselines.py bare|floor|naive
 
 They take the same settings from the environment as the job, and write the same rows to stdout.
 """
@@ -61,27 +61,27 @@ def naive() -> None:
     verify = os.environ.get("TLS_CA_FILE") or True
     token = requests.post(os.environ["AUTH_URL"], data=FORM, verify=verify).json()["access_token"]
     headers = {"Authorization": f"Bearer {token}"}
-    exams = []
+    exams: list[dict[str, Any]] = []
     more = True
     while more:
-        answer = requests.post(EXPIRE_URL, json="", headers=headers, verify=verify).json()
-        exams += answer["expiredExams"]
-        more = answer["additionalExamsToExpire"]
+        batch = requests.post(EXPIRE_URL, json="", headers=headers, verify=verify).json()
+        exams += batch["expiredExams"] or []
+        more = batch["additionalExamsToExpire"]
     writer = csv.writer(sys.stdout)
     writer.writerow(COLUMNS)
     writer.writerows([exam[column] for column in COLUMNS] for exam in exams)
 
 
-def write_each(answers: Iterator[dict[str, Any]]) -> None:
+def write_each(batches: Iterator[dict[str, Any]]) -> None:
     writer = csv.writer(sys.stdout)
     writer.writerow(COLUMNS)
     durable = os.path.isfile("/dev/stdout")
-    for answer in answers:
-        writer.writerows([exam[column] for column in COLUMNS] for exam in answer["expiredExams"])
+    for batch in batches:
+        writer.writerows([exam[column] for column in COLUMNS] for exam in batch["expiredExams"] or [])
         sys.stdout.flush()
         if durable:
             os.fsync(1)
-        if not answer["additionalExamsToExpire"]:
+        if not batch["additionalExamsToExpire"]:
             return
 
 

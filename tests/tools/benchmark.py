@@ -1,4 +1,4 @@
-"""Times the job beside other ways to do the same, against the same server process, in turn.
+"""Times the job beside simpler programs that do the same, against the same server process, in turn.
 
     python -m tests.tools.benchmark
 
@@ -23,13 +23,13 @@ from pathlib import Path
 from app.simulator import Scenario, Simulator
 from tests.containers.engine import IMAGE, host_address
 from tests.support import ROOT
-from tests.tools.campaign import certificate, trusted
+from tests.tools.scenarios import certificate, trusted
 
 JOB = ("-m", "app")
-WAYS = {"job": JOB, **{rival: ("tests/rivals.py", rival) for rival in ("bare", "floor", "naive")}}
+PROGRAMS = {"job": JOB, **{name: ("tests/tools/baselines.py", name) for name in ("bare", "floor", "naive")}}
 
-# The process tells its own peak: the one that the system keeps for its parent begins with the parent's own.
-TELL_PEAK = (
+# The process reports its own peak: the one that the system keeps for its parent begins with the parent's own.
+REPORT_PEAK = (
     "import atexit, runpy, sys;"
     "atexit.register(lambda: sys.stderr.write(open('/proc/self/status').read()));"
     "runpy.run_module('app', run_name='__main__')"
@@ -58,7 +58,7 @@ CASES = [
 
 
 def run(case: Case, arguments: Sequence[str]) -> tuple[float, str]:
-    """Run a way of doing it to its end; returns the seconds it took and its stderr. Every exam must be in its CSV."""
+    """Run a program to its end; returns the seconds it took and its stderr. Every exam must be in its CSV."""
     with (
         tempfile.TemporaryDirectory() as name,
         Simulator(
@@ -79,31 +79,31 @@ def run(case: Case, arguments: Sequence[str]) -> tuple[float, str]:
                 stderr=log,
             )
             lines = 0
-            while process.stdout and (piece := os.read(process.stdout.fileno(), 1 << 16)):
-                lines += piece.count(b"\n")
+            while process.stdout and (chunk := os.read(process.stdout.fileno(), 1 << 16)):
+                lines += chunk.count(b"\n")
             code = process.wait()
             seconds = time.perf_counter() - begin
             csv.seek(0)
             lines += sum(1 for _ in csv)
             log.seek(0)
-            said = log.read().decode()
+            stderr = log.read().decode()
     if code or lines != case.exams + 1:
-        raise SystemExit(f"{' '.join(arguments)} ended with {code} and {lines} lines for {case}\n{said}")
-    return seconds, said
+        raise SystemExit(f"{' '.join(arguments)} ended with {code} and {lines} lines for {case}\n{stderr}")
+    return seconds, stderr
 
 
 def compare(case: Case, rounds: int) -> None:
-    """Print a line for each way: its median, and its ratio to `bare`."""
-    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    """Print a line for each program: its median, and its ratio to `bare`."""
+    seconds: dict[str, list[float]] = {name: [] for name in PROGRAMS}
     for number in range(rounds):
-        ways = list(WAYS.items())
-        for way, arguments in ways[number % 4 :] + ways[: number % 4]:  # nobody is always the first
-            seconds[way].append(run(case, arguments)[0])
+        programs = list(PROGRAMS.items())
+        for name, arguments in programs[number % 4 :] + programs[: number % 4]:  # none is always the first
+            seconds[name].append(run(case, arguments)[0])
     print(f"\n{case}")
-    for way, taken in seconds.items():
+    for name, taken in seconds.items():
         ratios = [one / other for one, other in zip(taken, seconds["bare"], strict=True)]
         print(
-            f"  {way:<6}{statistics.median(taken):>9.3f} s   {statistics.median(ratios):>6.2f} of bare"
+            f"  {name:<6}{statistics.median(taken):>9.3f} s   {statistics.median(ratios):>6.2f} of bare"
             f"   ({min(ratios):.2f} to {max(ratios):.2f})",
             flush=True,
         )
@@ -113,7 +113,7 @@ def compare(case: Case, rounds: int) -> None:
 
 def peak(exams: int) -> float:
     """The most memory that the job's process ever held, in MB (Linux)."""
-    _, status = run(Case(exams), ("-c", TELL_PEAK))
+    _, status = run(Case(exams), ("-c", REPORT_PEAK))
     found = re.search(r"VmHWM:\s+(\d+) kB", status)
     assert found
     return int(found[1]) / 1024

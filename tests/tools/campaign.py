@@ -20,13 +20,13 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from tests.tools.sabotage import build, loaded
+from tests.tools.sabotage import loaded
 from tests.tools.trial import CONTEXT, Trial
 from tests.tools.verdict import Tally, Verdict
 
 NO_COMPILER = (
-    "There is no C compiler (cc or gcc), with which sabotage.c would be built: no job is killed, and no storage fails, at"
-    " a chosen step of its output, and no clock is set."
+    "There is no C compiler (cc or gcc) to build sabotage.c with: no job is killed at a chosen step of its output, no"
+    " storage fails, and no clock is set."
 )
 
 
@@ -44,15 +44,13 @@ def one_run(seed: int, sabotage: bool) -> Tally:
 def campaign(seeds: Sequence[int], workers: int) -> Tally:
     """Play the trials of these seeds, some at once; prints what is broken as it is found."""
     total = Tally()
-    with tempfile.TemporaryDirectory() as name:
-        library = build(Path(name))
-        if not library:
+    with loaded() as sabotage, ProcessPoolExecutor(workers, mp_context=CONTEXT) as pool:
+        if not sabotage:
             print(NO_COMPILER, flush=True)
-        with loaded(library), ProcessPoolExecutor(workers, mp_context=CONTEXT) as pool:
-            for tally in pool.map(partial(one_run, sabotage=library is not None), seeds):
-                total.merge(tally)
-                for line in tally.broken:
-                    print(f"BROKEN {line}", flush=True)
+        for tally in pool.map(partial(one_run, sabotage=sabotage), seeds):
+            total.merge(tally)
+            for line in tally.broken:
+                print(f"BROKEN {line}", flush=True)
     return total
 
 

@@ -5,16 +5,18 @@ are met that last for microseconds: between the bytes of a row, between a row an
 the summary and the final name.
 """
 
+import atexit
 import ctypes
 import errno
 import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import forkserver
+from functools import cache
 from pathlib import Path
 
 KILLS = ("killed before a step", "killed amid a step", "killed after a step")
@@ -48,8 +50,9 @@ class Sabotage:
         ctypes.CDLL(None).sabotage(os.fsencode(os.path.realpath(directory)), self.at, how, failure, report, seconds)
 
 
-def build(directory: Path) -> Path | None:
-    """Compile the library; None where there is no C compiler.
+@cache
+def library() -> Path | None:
+    """The compiled library, in a directory that lives as long as this process; None where there is no C compiler.
 
     Raises:
         subprocess.CalledProcessError: it does not compile.
@@ -57,32 +60,32 @@ def build(directory: Path) -> Path | None:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if not compiler:
         return None
-    library = directory / "sabotage.so"
+    directory = tempfile.TemporaryDirectory()
+    atexit.register(directory.cleanup)
+    target = Path(directory.name) / "sabotage.so"
     source = Path(__file__).with_name("sabotage.c")
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", library, source], check=True)
-    return library
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", target, source], check=True)
+    return target
 
 
 @contextmanager
-def loaded(library: Path | None) -> Iterator[None]:
-    """Have the library in all processes that are started in the block, and in the fork server."""
-    if not library:
-        yield
+def loaded() -> Iterator[bool]:
+    """Have the library in all processes that are started in the block; False where there is none."""
+    path = library()
+    if not path:
+        yield False
         return
     before = os.environ.get("LD_PRELOAD")
-    os.environ["LD_PRELOAD"] = str(library)
+    os.environ["LD_PRELOAD"] = str(path)
     try:
-        forkserver.ensure_running()
-        yield
+        yield True
     finally:
         del os.environ["LD_PRELOAD"]
         if before is not None:
             os.environ["LD_PRELOAD"] = before
 
 
-def job(
-    settings: dict[str, str], directory: str, stdout: str, stderr: str | None, sabotage: Sabotage | None
-) -> None:
+def job(settings: dict[str, str], directory: str, stdout: str, stderr: str | None, sabotage: Sabotage | None) -> None:
     """Run the job to its end in this process, its streams led to files in `directory`, or closed."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.environ.clear()

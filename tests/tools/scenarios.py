@@ -48,9 +48,7 @@ TOKEN_FAULTS = {
 CAUSES = {
     69: {*RANDOM_FAULTS, *RARE_FAULTS, *TOKEN_FAULTS},
     76: {"html", "no-token", "418", "408-after", "429:1", "103-after", "plain-http"},
-    77: set(
-        "401 token-expired sign-in 302 401-basic 403 foreign-audience invalid_grant invalid_client".split()
-    ),
+    77: set("401 token-expired sign-in 302 401-basic 403 foreign-audience invalid_grant invalid_client".split()),
     78: set("404 405 407 plain-http unknown-realm redirect".split()),
 }
 

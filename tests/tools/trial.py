@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from app.simulator import Outcome, Simulator
+from app.simulator import Outcome, Scenario, Simulator
 from tests.tools.sabotage import FAILURES, KILLS, REPORT, Sabotage, job
 from tests.tools.scenarios import READ_TIMEOUT, SIGNALS, WRONG_SETTINGS, certificate, draw, trusted
 
@@ -113,8 +113,8 @@ class Job:
 class Trial:
     """A scenario, and all jobs that ran in it."""
 
-    def __init__(self, seed: int, directory: Path, sabotage: bool) -> None:
-        """`sabotage` is whether the library for it is loaded."""
+    def __init__(self, seed: int, directory: Path, sabotage: bool, scenario: Scenario | None = None) -> None:
+        """Draws what is not given; `sabotage` is whether the library for it is loaded."""
         self.seed = seed
         self.directory = directory
         self.problems: list[str] = []
@@ -123,9 +123,9 @@ class Trial:
         self._running: list[Job] = []
         self.seconds_ahead = 0
         self._chance = chance = random.Random(seed)
-        self.scenario = draw(chance, seed)
-        self.output = chance.choice(("volume", "volume", "volume", "file", "pipe"))
-        self._tls = chance.random() < 0.2
+        self.scenario = scenario or draw(chance, seed)
+        self.output = "volume" if scenario else chance.choice(("volume", "volume", "volume", "file", "pipe"))
+        self._tls = not scenario and chance.random() < 0.2
         self.simulator = Watched(self.scenario, certificate=certificate(directory) if self._tls else None)
         self.heartbeat_secret = f"ping-{chance.getrandbits(64):x}"
         self._settings = self._draw_settings()
@@ -176,6 +176,15 @@ class Trial:
             else:
                 self.problems.append("it comes to no end")
             self.simulator.wait_idle()
+
+    def play_sabotage(self, sabotage: Sabotage) -> str:
+        """Start a job with that sabotage, then one without; returns the sabotaged step, empty if there was none."""
+        with self.simulator:
+            self._sabotage(sabotage)
+            if self._nothing() not in ([0], [65]):
+                self.problems.append("the job after it fails")
+            self.simulator.wait_idle()
+        return self.jobs[0].step
 
     def _calm(self) -> None:
         self.scenario.fault_rate = 0

@@ -136,7 +136,7 @@ class Verdict:
         return [[row["examId"] for row in rows_of(output)] for output in outputs if output]
 
     def _logged(self) -> list[str]:
-        """The exam ids of the rows in the log that are in no CSV: some are in both, where the log says that this may be."""
+        """The exam ids of the rows in the log, without those in a CSV where the log says that they may be there, too."""
         in_a_csv = set(chain(*self._reports()))
         logged = []
         for log in self.logs:
@@ -221,19 +221,21 @@ class Verdict:
             return "the CSV could not be written, its rows are in the log", False
         if window.reason == "a second signal ended the call":
             return "second signal in a call", False
-        seconds = (window.end - window.start).total_seconds() - READ_TIMEOUT
-        return self._cause_by_faults(window, seconds)
+        return self._cause_by_faults(window)
 
-    def _cause_by_faults(self, window: Window, seconds: float) -> tuple[str, bool]:
+    def _cause_by_faults(self, window: Window) -> tuple[str, bool]:
         calls = self._first_calls(window)
         names = [call["fault"] for call in calls]
-        unknowable = [name for name in names if name in UNKNOWABLE_FAULTS]
-        if unknowable:
-            return unknowable[0], False
+        for name in names:
+            if name in UNKNOWABLE_FAULTS:
+                return name, False
         if {"repeat", "no-flag"} & set(names) and "not its list of exams" in window.reason:
             return "repeat of what is no list of exams, or a response without list and flag", False
-        if _LATE <= seconds < _CLOCK_SET and "Proctor responded" in window.reason:
-            return f"{'/'.join(names)}, late as this machine was busy", False
+        seconds = (window.end - window.start).total_seconds() - READ_TIMEOUT
+        if "Proctor responded" in window.reason and _LATE <= seconds < _CLOCK_SET:
+            return "rejected late, as this machine was busy", False
+        if "no complete response within" in window.reason and any(_slow(call) for call in calls):
+            return "responded after READ_TIMEOUT, as this machine was busy", False
         return f"{'/'.join(names) or 'no call'}: {window.reason}", True
 
     def _first_calls(self, window: Window) -> list[dict[str, Any]]:
@@ -252,21 +254,24 @@ class Verdict:
             return "storage failed before the summary with the lost responses was written", False
         if not job or not _of_event(log, "start"):
             return "killed before the first call", True
-        if _of_event(log, "response_lost"):
-            return self._cause_by_faults(window, 0)
+        if lost := _of_event(log, "response_lost"):
+            return self._cause_by_faults(Window.of(lost[0], lost[0]["reason"]))
         if not job.step:
             return "killed by a signal in a call", False
         avoidable = not _WITHIN_A_CALL.fullmatch(job.step) or not (job.calls or job.step.endswith(".lock"))
         return f"{job.disturbance}: {_kind(job.step)}", avoidable
 
     def _killed_job(self, window: Window) -> tuple[Job | None, list[dict[str, Any]]]:
-        """The job whose window that is, with its log."""
+        """The last job of that name: one that is killed before there is its CSV leaves its name to the next."""
         reports = [(name, one) for name, summary in self.summaries.items() for one in summary["lost"]]
         reports += [(event["csv"], event) for event in _of_event(self.events, "killed_run") if "start" in event]
         names = {name for name, content in reports if Window.of(content, window.reason) == window}
-        for job, log in zip(self.trial.jobs, self.logs, strict=True):
+        for job, log in reversed([*zip(self.trial.jobs, self.logs, strict=True)]):
             places = [event["output"] for event in _of_event(log, "start")]
-            if (job.killed or "storage" in job.disturbance) and any(name in place for name in names for place in [*places, job.step]):
+            places.append(job.step)
+            if (job.killed or "storage" in job.disturbance) and any(
+                name in place for name in names for place in places
+            ):
                 return job, log
         return None, []
 
@@ -316,6 +321,12 @@ class Verdict:
             yield str(outcome)
         if outcome == "interrupted" and not job.disturbance.startswith("SIG"):
             yield "nobody interrupted it"
+
+
+def _slow(call: dict[str, Any]) -> bool:
+    """Whether the server took longer over a call than its scenario has it."""
+    start, end = (datetime.fromisoformat(call[name]) for name in ("start", "end"))
+    return (end - start).total_seconds() > READ_TIMEOUT / 2
 
 
 def _of_event(log: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
