@@ -136,7 +136,7 @@ class Verdict:
         return [[row["examId"] for row in rows_of(output)] for output in outputs if output]
 
     def _logged(self) -> list[str]:
-        """The exam ids of the rows in the log, without those in a CSV where the log says that they may be there, too."""
+        """The exam ids of the rows in the log, without those in a CSV where the log says that they may be there."""
         in_a_csv = set(chain(*self._reports()))
         logged = []
         for log in self.logs:
