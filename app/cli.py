@@ -48,6 +48,10 @@ def _dispatch(arguments: Sequence[str], stop: Stop) -> int:
             from app.commands.demo import demo  # with the embedded Proctor, which no other command needs
 
             return demo(options.exams, options.faults, stop)
+        case "recover":
+            from app.commands.recover import recover  # needed seldom
+
+            return recover(options.recovery, stop)
     from app.commands.standby import standby  # Linux only
 
     return _with_settings(lambda settings: standby(settings, stop), stop)
@@ -90,6 +94,8 @@ class _Parser(argparse.ArgumentParser):
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command and its options. Exits by itself after --help and --version, and with 64 on bad usage."""
+    from app.recovery import options as recovery  # not needed by the job itself
+
     parser = _Parser(
         prog="python -m app",
         description="Expires overdue exams through Proctor and prints each of them as a row of a CSV on stdout, or in"
@@ -108,8 +114,13 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     history.add_argument(
         "--max-age", type=_hours, metavar="HOURS", help="fail also when the last run ended longer ago than this"
     )
+    recover = commands.add_parser("recover", help=recovery.SUMMARY)
+    recovery.add_options(recover)
     commands.add_parser("standby", help="check the settings, then wait beside the runs that a scheduler starts here")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.command == "recover":
+        options.recovery = recovery.read_options(options, recover)
+    return options
 
 
 def _count(text: str) -> int:

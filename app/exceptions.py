@@ -69,8 +69,14 @@ class Busy(Failure):
     code = ExitCode.TRY_LATER
 
 
+class TooEarly(Failure):
+    """What was done is to be done again later."""
+
+    code = ExitCode.TRY_LATER
+
+
 class UnexpectedResponse(Failure):
-    """A response that neither Proctor nor a token endpoint sends."""
+    """A response that neither Proctor, a token endpoint nor the query of `recover` gives."""
 
     code = ExitCode.UNEXPECTED_RESPONSE
 

@@ -45,6 +45,15 @@ def run_name(csv: Path) -> RunName | None:
         return None
 
 
+def stem_of_run(directory: Path, moment: datetime) -> str:
+    """What the files of the run are called that was under way at a moment; without one, what they would be called."""
+    stems = {path.name.partition(".")[0] for path in directory.glob("expired_exams_*")}
+    runs = [
+        (name.started, stem) for stem in stems if (name := run_name(Path(f"{stem}.csv"))) and name.started <= moment
+    ]
+    return max(runs)[1] if runs else f"expired_exams_{moment.astimezone(UTC):{_STAMP}}"
+
+
 def partial_of(csv: Path) -> Path:
     """Where the rows of a run are until it ends."""
     return csv.with_name(csv.name + PARTIAL)

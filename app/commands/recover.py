@@ -1,0 +1,285 @@
+"""Exams that are in no CSV, although Proctor changed them: the query that finds them, and the CSV that they get."""
+
+import logging
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from app import logs, settings
+from app.exceptions import ExitCode, OutputFailed, TooEarly, UnexpectedResponse
+from app.logs import log_event, timestamp
+from app.model import Exam
+from app.output.csv_report import csv_bytes
+from app.output.files import PARTIAL, stem_of_run
+from app.output.lock import Lock, is_locked
+from app.output.past_runs import LostWindow, PastRun, past_runs
+from app.output.volume import unusable
+from app.recovery.csvs import csvs_in, not_in
+from app.recovery.found import Found, read_found, read_unverified
+from app.recovery.known import known_exams
+from app.recovery.log_rows import LogRow, read_log
+from app.recovery.options import Options
+from app.recovery.query import Period, query
+from app.recovery.resolution import Resolution, finish, new_csv, resolve, write_csv
+from app.signals import FIRST, Stop
+from app.streams import is_regular
+
+_STDOUT = 1
+_LIMIT = 100  # the exam service's expireExamLimit by default
+
+
+def recover(options: Options, stop: Stop) -> int:
+    """Do what the options say; return the exit code.
+
+    Raises:
+        Failure: it cannot be done. Then nothing was changed, or doing it again does the rest.
+        Interrupted: a signal was received while something was read; nothing was changed.
+    """
+    _configure_logs()
+    directory = options.directory
+    if directory is None:
+        if options.found or options.log:
+            return _to_stdout(options, stop)
+        return _print_query(options.windows, [], options)
+    if not options.found and not options.log and options.acknowledge is None:
+        return _query_for(directory, options)
+    with _held(directory):
+        if options.log:
+            return _take_log(directory, options.log, options, stop)
+        if options.found:
+            return _take_found(directory, options.found, options, stop)
+        return _acknowledge(directory, str(options.acknowledge))
+
+
+def _configure_logs() -> None:
+    """As the environment wants it. No other setting is needed, so none is looked for."""
+    nowhere = Path(os.devnull)
+    environment = {name: os.environ[name] for name in ("LOG_LEVEL", "LOG_FORMAT") if name in os.environ}
+    configuration = settings.read(environment, secrets_dir=nowhere, dotenv=nowhere / "none")
+    logs.configure(configuration["LOG_LEVEL"].value, configuration["LOG_FORMAT"].value)
+
+
+@contextmanager
+def _held(directory: Path) -> Iterator[None]:
+    """Hold the directory, so that no run changes it meanwhile, and do what an earlier recovery has left."""
+    try:
+        lock = Lock(directory)
+        try:
+            finish(directory)
+            yield
+        finally:
+            lock.release()
+    except OSError as error:
+        raise OutputFailed(f"{unusable(directory, error)} Then run the same command again.") from None
+
+
+# The query
+
+
+def _query_for(directory: Path, options: Options) -> int:
+    runs, unresolved = _read_runs(directory)
+    for partial in sorted(directory.glob(f"expired_exams_*.csv{PARTIAL}")):
+        if not is_locked(partial):
+            message = f"{partial.name} is of a run that was killed. Its window, if any, is known after the next run."
+            log_event(logging.WARNING, "killed_run", message)
+    if not unresolved:
+        return _nothing_unresolved()
+    for window, (run, lost) in unresolved.items():
+        log_event(
+            logging.WARNING,
+            "unresolved",
+            f"Unresolved: {_shown(window)}, in the run for {run.client_name} of {timestamp(run.started)}. Each lost"
+            f" response can hold up to {_LIMIT} exams (expireExamLimit, by default). Reason: {lost.reason}.",
+            start=timestamp(window.start),
+            end=timestamp(window.end),
+            summary=run.summary.name,
+        )
+    return _print_query(list(unresolved), runs, options)
+
+
+def _print_query(windows: list[Period], runs: list[PastRun], options: Options) -> int:
+    known = known_exams(runs, windows)
+    if not known:
+        log_event(
+            logging.WARNING,
+            "query",
+            "No CSV here has an exam by which the time zone of the database can be verified, and the query assumes"
+            f" {options.zone.name}. Look at status_changed_at in exam.exam_event for an exam of any run: if it is not"
+            " within the time of that run, print the query again with --database-zone.",
+        )
+    _write(query(windows, known, options.zone).encode())
+    latest = max(window.end for window in windows)
+    when = "now" if latest <= datetime.now(UTC) else f"after {timestamp(latest)}, as Proctor may be at work until then"
+    where = options.directory or "--csv YOUR.csv"
+    log_event(
+        logging.INFO,
+        "query",
+        f"Run the query {when}: mysql -N exam < query.sql | python -m app recover --found - {where}",
+        not_before=timestamp(latest),
+    )
+    return ExitCode.OK
+
+
+# Its result
+
+
+def _take_found(directory: Path, source: Path, options: Options, stop: Stop) -> int:
+    _, unresolved = _read_runs(directory)
+    if not unresolved:
+        return _nothing_unresolved()
+    with stop.interruptible(FIRST):  # where mysql asks for a password, say
+        found = read_unverified(source) if options.unverified else read_found(source)
+        covered = [window for window in unresolved if options.unverified or _is_covered(window, found)]
+        _check_time(covered, found)
+        exams = not_in([*csvs_in(directory), *options.csvs], found.exams.values())
+    if covered:
+        _resolve_by(directory, exams, covered, unresolved[covered[0]][0])
+    others = [window for window in unresolved if window not in covered]
+    for window in others:
+        message = f"Still unresolved, as the query did not ask for it: {_shown(window)}. Print the query again."
+        log_event(logging.ERROR, "unresolved", message, start=timestamp(window.start), end=timestamp(window.end))
+    return ExitCode.RESPONSES_LOST if others else ExitCode.OK
+
+
+def _is_covered(window: Period, found: Found) -> bool:
+    return any(asked.window.holds(window) for asked in found.asked)
+
+
+def _check_time(windows: Collection[Period], found: Found) -> None:
+    """Make sure that the query was run when no window could get further exams, by the clock that the database has."""
+    latest = max((window.end for window in windows), default=datetime.min.replace(tzinfo=UTC))
+    if min((asked.at for asked in found.asked), default=datetime.now(UTC)) < latest:
+        raise TooEarly(
+            f"The query was run too early: Proctor may be at work until {timestamp(latest)}. Run it again after that."
+            " Nothing was written or marked as resolved."
+        )
+
+
+def _resolve_by(directory: Path, exams: list[Exam], windows: list[Period], run: PastRun) -> None:
+    csv = new_csv(directory, run.summary.stem, "recovered") if exams else None
+    how = f"recovered: {len(exams):,} exams" + (f" of {len(windows)} windows" if len(windows) > 1 else "")
+    if csv:
+        how += f", in {csv.name}"
+    resolution = Resolution(windows, how, timestamp(datetime.now(UTC)), csv.name if csv else None, len(exams))
+    resolve(directory, resolution, exams)
+    _log_resolved(resolution)
+
+
+def _acknowledge(directory: Path, note: str) -> int:
+    _, unresolved = _read_runs(directory)
+    if not unresolved:
+        return _nothing_unresolved()
+    resolution = Resolution(
+        list(unresolved), f"acknowledged: {note}", timestamp(datetime.now(UTC)), csv=None, exams=None
+    )
+    resolve(directory, resolution, [])
+    _log_resolved(resolution)
+    return ExitCode.OK
+
+
+def _log_resolved(resolution: Resolution) -> None:
+    for window in resolution.windows:
+        log_event(
+            logging.INFO,
+            "resolved",
+            f"Resolved: {_shown(window)} ({resolution.how}).",
+            start=timestamp(window.start),
+            end=timestamp(window.end),
+            csv=resolution.csv,
+            exams=resolution.exams,
+        )
+
+
+# Rows in a log
+
+
+def _take_log(directory: Path, source: Path, options: Options, stop: Stop) -> int:
+    with stop.interruptible(FIRST):
+        log = read_log(source)
+        exams = not_in([*csvs_in(directory), *options.csvs], [row.exam for row in log.rows])
+    missing, by_run = set(exams), dict[str, list[Exam]]()
+    for row in log.rows:
+        if row.exam in missing:
+            missing.remove(row.exam)
+            by_run.setdefault(stem_of_run(directory, row.at), []).append(row.exam)
+    for stem, rows in by_run.items():
+        csv = new_csv(directory, stem, "from_log")
+        write_csv(csv, rows)
+        log_event(
+            logging.INFO, "recovered", f"Recovered from the log: {len(rows):,} exams, in {csv.name}.", csv=csv.name
+        )
+    return _end_of_log(log.rows, exams, log.unreadable)
+
+
+def _end_of_log(rows: list[LogRow], exams: list[Exam], unreadable: int) -> int:
+    if not exams:
+        log_event(
+            logging.INFO, "recovered", f"Nothing to recover: {len(rows):,} rows in the log, each in a CSV already."
+        )
+    if unreadable:
+        raise UnexpectedResponse(
+            f"{unreadable} rows of the log cannot be read, see above; all others are in a CSV. Their exams are in the"
+            " window of that run, or add the rows by hand."
+        )
+    return ExitCode.OK
+
+
+# Without a directory
+
+
+def _to_stdout(options: Options, stop: Stop) -> int:
+    if not options.csvs:
+        message = "No --csv is given: exams that a CSV already has are printed once more."
+        log_event(logging.WARNING, "recovered", message)
+    rows: list[LogRow] = []
+    unreadable = 0
+    with stop.interruptible(FIRST):
+        if options.found:
+            found = read_unverified(options.found) if options.unverified else read_found(options.found)
+            _check_time([asked.window for asked in found.asked] + options.windows, found)
+            candidates = list(found.exams.values())
+        else:
+            rows, unreadable = read_log(options.log or Path("-"))
+            candidates = [row.exam for row in rows]
+        exams = not_in(options.csvs, candidates)
+    _write(csv_bytes([Exam._fields, *exams]))
+    log_event(logging.INFO, "recovered", f"Recovered: {len(exams):,} exams, in the CSV on stdout.", exams=len(exams))
+    return _end_of_log(rows, exams, unreadable) if options.log else ExitCode.OK
+
+
+def _write(data: bytes) -> None:
+    """Write to stdout, durable where it is a file."""
+    remaining = memoryview(data)
+    try:
+        while remaining:
+            remaining = remaining[os.write(_STDOUT, remaining) :]
+        if is_regular(_STDOUT):
+            os.fsync(_STDOUT)
+    except OSError as error:
+        raise OutputFailed(f"stdout cannot be written: {error.strerror}. Do not use what it has.") from None
+
+
+# Past runs
+
+
+def _read_runs(directory: Path) -> tuple[list[PastRun], dict[Period, tuple[PastRun, LostWindow]]]:
+    """The runs, and each unresolved window with the first run that has it; the windows and the runs in order."""
+    runs, unreadable = past_runs(directory)
+    for sentence in unreadable:
+        log_event(logging.WARNING, "ignored", sentence)
+    unresolved: dict[Period, tuple[PastRun, LostWindow]] = {}
+    for run in runs:
+        for window in run.unresolved:
+            unresolved.setdefault(Period(window.start, window.end), (run, window))
+    return runs, dict(sorted(unresolved.items()))
+
+
+def _nothing_unresolved() -> int:
+    log_event(logging.INFO, "resolved", "No window is unresolved: there is nothing to recover.")
+    return ExitCode.OK
+
+
+def _shown(window: Period) -> str:
+    return f"exams that Proctor changed from {timestamp(window.start)} to {timestamp(window.end)}"

@@ -1,0 +1,75 @@
+"""The exams that CSVs hold, read as a stream: they may be millions."""
+
+import csv
+import logging
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from app.exceptions import OutputFailed
+from app.logs import log_event
+from app.model import Exam
+from app.output.files import PARTIAL
+
+
+def key(exam: Exam) -> str:
+    """What makes an exam the same as another one: its id, or all that is known of an exam without one."""
+    return exam.examId.strip().lower() or "\n".join(exam)
+
+
+def csvs_in(directory: Path) -> list[Path]:
+    """Every CSV of a directory, also those of runs that are under way or were killed."""
+    return sorted([*directory.glob("*.csv"), *directory.glob(f"*.csv{PARTIAL}")])
+
+
+def not_in(csvs: Iterable[Path], exams: Collection[Exam]) -> list[Exam]:
+    """Those of the exams that no CSV has, each once.
+
+    Raises:
+        OutputFailed: a CSV cannot be read.
+    """
+    missing = {key(exam): exam for exam in reversed(list(exams))}
+    for path in csvs:
+        for exam in exams_of(path):
+            missing.pop(key(exam), None)
+    return list(reversed(missing.values()))
+
+
+def exams_of(path: Path) -> Iterator[Exam]:
+    """The exams in a CSV, by the names of its columns; raises as above. One without such names is not of a run."""
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+            rows = csv.reader(_complete_rows(file, at_end=path.suffix != PARTIAL))
+            header = next(rows, [])
+            if "examId" in header:
+                places = [header.index(name) if name in header else len(header) for name in Exam._fields]
+                for row in rows:
+                    yield Exam(*(row[place] if place < len(row) else "" for place in places))
+            elif header:
+                log_event(
+                    logging.WARNING, "ignored", f"{path} is ignored: its first line does not name the CSV's columns."
+                )
+    except OSError as error:
+        raise OutputFailed(f"{path} cannot be read: {error.strerror}. Nothing was written.") from None
+    except csv.Error as error:
+        raise OutputFailed(f"{path} is not a CSV that can be read ({error}). Nothing was written.") from None
+
+
+def first_exam(path: Path) -> Exam | None:
+    """The exam in a CSV's first row; None where it has none that can be read."""
+    with suppress(OutputFailed):
+        return next(exams_of(path), None)
+    return None
+
+
+def _complete_rows(file: Iterable[str], at_end: bool) -> Iterator[str]:
+    """The rows, each with all lines that it has. What ends within a row counts only where `at_end` says so."""
+    row, quotes = [], 0
+    for line in file:
+        row.append(line)
+        quotes += line.count('"')
+        if quotes % 2 == 0 and line.endswith("\n"):
+            yield "".join(row)
+            row.clear()
+    if at_end and row:
+        yield "".join(row)

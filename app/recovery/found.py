@@ -1,0 +1,169 @@
+"""The result of the query, as `mysql -N`, `mysql --batch`, or the CSV export of another client gives it."""
+
+import csv
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+from app.exceptions import UnexpectedResponse
+from app.logs import parse_timestamp, timestamp
+from app.model import Exam
+from app.recovery.query import ASKED_WINDOW, KNOWN_EXAM, Period
+from app.recovery.texts import lines, shown
+from app.recovery.zones import Zone, parse_zone, readings
+
+UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+_HEADERS = (("assessment_key", "assessment_id", "id", "student_id", "status"), tuple(map(str.lower, Exam._fields)))
+_STUDENT = re.compile(r"-?\d+")
+_STATUSES = ("expired", "completed")
+_ESCAPES = {"t": "\t", "n": "\n", "0": "\0", "\\": "\\"}
+_NOTHING_DONE = "Nothing was written or marked as resolved."
+
+
+class Asked(NamedTuple):
+    """A window that the query asked for, in which time zone of the database, and when, by the database's clock."""
+
+    window: Period
+    zone: Zone
+    at: datetime
+
+
+class Changes(NamedTuple):
+    """When, by the database, an exam was changed that Proctor reported within a period."""
+
+    exam_id: str
+    period: Period
+    times: list[datetime]
+
+
+class Found(NamedTuple):
+    """The exams by their ids in lower case, and what the query reports of itself."""
+
+    exams: dict[str, Exam]
+    asked: list[Asked]
+    known: list[Changes]
+
+
+def read_found(source: Path) -> Found:
+    """Read the result of the query, which must be complete.
+
+    Raises:
+        UnexpectedResponse: it is not; says why, and that nothing was done.
+    """
+    found = read_unverified(source)
+    name = shown(source)
+    if not found.asked:
+        raise UnexpectedResponse(
+            f"{name} is not the complete result of the query: even where no exam was lost, it ends with a row"
+            f" '{ASKED_WINDOW}'. See whether the client failed or limits the number of rows. {_NOTHING_DONE}"
+        )
+    zone = found.asked[0].zone
+    for exam in found.known:
+        _verify(exam, zone)
+    return found
+
+
+def read_unverified(source: Path) -> Found:
+    """Read a list of exams in the columns of the query, whether or not it is complete; raises as above."""
+    exams: dict[str, Exam] = {}
+    asked: list[Asked] = []
+    known: list[Changes] = []
+    for number, cells in enumerate(_rows(source), 1):
+        if number == 1 and tuple(cell.lower() for cell in cells) in _HEADERS:
+            continue
+        try:
+            if cells[0] == ASKED_WINDOW:
+                _, start, end, zone, at = cells
+                asked.append(Asked(_period(start, end), parse_zone(zone), _time(at).replace(tzinfo=UTC)))
+            elif cells[0] == KNOWN_EXAM:
+                _, start, exam_id, end, times = cells
+                known.append(Changes(exam_id, _period(start, end), _times(times)))
+            else:
+                exam = _exam(cells)
+                exams.setdefault(exam.examId.lower(), exam)
+                asked.clear()  # only at the end of the result they show that it is complete
+        except (ValueError, TypeError, OverflowError):
+            raise UnexpectedResponse(
+                f"Row {number} of {shown(source)} is not one that the query returns: {'|'.join(cells)[:200]!r}."
+                f" {_NOTHING_DONE}"
+            ) from None
+    return Found(exams, asked, known)
+
+
+def _rows(source: Path) -> Iterator[list[str]]:
+    """The cells of each row. Tabs separate those of the client `mysql`, which escapes what is within a cell."""
+    text = (line for line in lines(source) if line.strip())
+    first = next(text, None)
+    if first is None:
+        raise UnexpectedResponse(
+            f"{shown(source)} is empty: the client failed, or was given no query. Even where no exam was lost, the"
+            f" result has a row. {_NOTHING_DONE}"
+        )
+    if "\t" in first:
+        for line in chain([first], text):
+            yield [_unescaped(cell) for cell in line.rstrip("\r\n").split("\t")]
+    else:
+        try:
+            yield from csv.reader(chain([first], text), delimiter=";" if first.count(";") >= 4 else ",")
+        except csv.Error as error:
+            raise UnexpectedResponse(f"{shown(source)} is not a CSV ({error}). {_NOTHING_DONE}") from None
+
+
+def _unescaped(cell: str) -> str:
+    return re.sub(r"\\([tn0\\])", lambda escape: _ESCAPES[escape[1]], cell)
+
+
+def _exam(cells: list[str]) -> Exam:
+    exam = Exam(*cells)
+    if not UUID.fullmatch(exam.examId) or not _STUDENT.fullmatch(exam.studentId):
+        raise ValueError
+    if exam.updatedExamStatus not in _STATUSES:
+        raise ValueError
+    return exam
+
+
+def _period(start: str, end: str) -> Period:
+    return Period(parse_timestamp(start), parse_timestamp(end))
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=None)
+
+
+def _times(text: str) -> list[datetime]:
+    return [] if text in ("", "NULL", "null", r"\N") else [_time(time) for time in text.split(",")]
+
+
+def _verify(exam: Changes, zone: Zone) -> None:
+    """Make sure that the database has an exam that Proctor reported, and at the right time."""
+    start, end = exam.period
+    earliest, latest = readings(start, end, zone)
+    if any(earliest <= time <= latest for time in exam.times):
+        return
+    reported = f"Proctor reported exam {exam.exam_id} between {timestamp(start)} and {timestamp(end)}"
+    if not exam.times:
+        raise UnexpectedResponse(
+            f"{reported}, but the database does not have it among its changes: it is that of another Proctor, or no"
+            f" longer holds that time. {_NOTHING_DONE}"
+        )
+    changed = exam.times[-1]
+    raise UnexpectedResponse(
+        f"The time zone is not {zone.name}: {reported}, and the database has that at {changed}. Print the query again"
+        f" with --database-zone={_likely_offset(changed, start, end)}, or the name of the zone. {_NOTHING_DONE}"
+    )
+
+
+def _likely_offset(changed: datetime, start: datetime, end: datetime) -> str:
+    """The offset that explains the time of a change: in quarters of an hour, as in zones, unless a clock is wrong."""
+    minutes = (changed.replace(tzinfo=UTC) - start - (end - start) / 2) / timedelta(minutes=1)
+    quarters = round(minutes / 15) * 15
+    earliest, latest = readings(start, end, parse_zone(_offset(quarters)))
+    return _offset(quarters if earliest <= changed <= latest else round(minutes))
+
+
+def _offset(minutes: int) -> str:
+    return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}"

@@ -1,0 +1,31 @@
+"""Exams by which the time zone of the database can be verified: they were certainly changed within a run."""
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from app.output.past_runs import PastRun
+from app.recovery.csvs import first_exam
+from app.recovery.found import UUID
+from app.recovery.query import KnownExam, Period
+
+
+def known_exams(runs: Collection[PastRun], windows: Collection[Period]) -> list[KnownExam]:
+    """For each window an exam of the run nearest to it that has one; none where no run has."""
+    return list(dict.fromkeys(exam for window in windows if (exam := _nearest(runs, window))))
+
+
+def _nearest(runs: Collection[PastRun], window: Period) -> KnownExam | None:
+    by_distance = sorted(runs, key=lambda run: abs(run.started - window.start))
+    return next(_known(by_distance), None)
+
+
+def _known(runs: Collection[PastRun]) -> Iterator[KnownExam]:
+    for run in runs:
+        ended = run.ended or max((window.end for window in run.lost), default=None)
+        exam = first_exam(_csv_of(run))
+        if ended and exam and UUID.fullmatch(exam.examId):
+            yield KnownExam(exam.examId, Period(run.started, ended))
+
+
+def _csv_of(run: PastRun) -> Path:
+    return run.summary.with_suffix(".csv")

@@ -1,0 +1,75 @@
+"""Rows that a run could not write to its CSV, and that are in its log instead, as `app.output.csv_report` puts them."""
+
+import csv
+import json
+import logging
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from app.logs import log_event, parse_timestamp
+from app.model import Exam
+from app.recovery.texts import lines, shown
+
+# Other tools put their own words before a line, such as the name of a container.
+_TEXT = re.compile(r"(\S+Z) ERROR +UNWRITTEN ROW (.*)")
+_AS_JSON = "AS JSON "
+_JSON = re.compile(r'\{.*"event": "unwritten_row".*')
+_STATUSES = ("expired", "completed")
+
+
+class LogRow(NamedTuple):
+    """A row, and when the run logged it."""
+
+    exam: Exam
+    at: datetime
+
+
+class LogRows(NamedTuple):
+    """The rows of a log, and how many more of its lines announce one that cannot be read."""
+
+    rows: list[LogRow]
+    unreadable: int
+
+
+def read_log(source: Path) -> LogRows:
+    """All unwritten rows of a log, text or JSON, of however many runs.
+
+    Raises:
+        UnexpectedResponse: the log cannot be read.
+    """
+    rows: list[LogRow] = []
+    unreadable = 0
+    for number, line in enumerate(lines(source, "backslashreplace"), 1):
+        text, entry = _TEXT.search(line), _JSON.search(line)
+        if not text and not entry:
+            continue
+        try:
+            row = _of_text(*text.groups()) if text else _of_json(line[line.index("{") :])
+            if not line.endswith("\n") and row.exam.updatedExamStatus not in _STATUSES:
+                raise ValueError  # truncated
+            rows.append(row)
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError, csv.Error):
+            unreadable += 1
+            log_event(
+                logging.ERROR,
+                "unreadable_row",
+                f"Line {number} of {shown(source)} has a row that is truncated or changed: {line[:300]!r}.",
+            )
+    return LogRows(rows, unreadable)
+
+
+def _of_text(at: str, row: str) -> LogRow:
+    row = row.rstrip("\r")
+    return _log_row(at, json.loads(row.removeprefix(_AS_JSON)) if row.startswith(_AS_JSON) else row)
+
+
+def _of_json(text: str) -> LogRow:
+    entry = json.loads(text)
+    return _log_row(entry["time"], entry["row"])
+
+
+def _log_row(at: str, row: str) -> LogRow:
+    (cells,) = csv.reader([row], strict=True)
+    return LogRow(Exam(*cells), parse_timestamp(at))

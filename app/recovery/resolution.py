@@ -1,0 +1,129 @@
+"""Windows are resolved: the exams are written to a CSV of their own, and the summaries say so. All of it or nothing.
+
+What is to be done is first written to a journal. Whatever ends the program after that, `finish` does the rest.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Collection, Iterable
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from app.logs import log_event, parse_timestamp, timestamp
+from app.model import Exam
+from app.output.csv_report import csv_bytes
+from app.output.files import opener, sync_directory, write_json
+from app.recovery.query import Period
+
+_JOURNAL = ".recover.json"
+_DRAFT = ".tmp"
+
+
+class Resolution(NamedTuple):
+    """How windows were resolved, and when (ISO 8601). `csv` is the name of the CSV with the exams, if there are any."""
+
+    windows: list[Period]
+    how: str
+    at: str
+    csv: str | None
+    exams: int | None
+
+
+def new_csv(directory: Path, stem: str, what: str) -> Path:
+    """A name for a CSV that belongs to the run whose files are called `stem`; no other file has it."""
+    for number in count(1):
+        path = directory / f"{stem}_{what}{f'_{number}' if number > 1 else ''}.csv"
+        if not path.exists():
+            return path
+    raise AssertionError("unreachable")
+
+
+def write_csv(path: Path, exams: Iterable[Exam]) -> None:
+    """Write a CSV, durable, complete or not at all; raises OSError."""
+    _write_draft(path, exams)
+    _publish(path)
+
+
+def resolve(directory: Path, resolution: Resolution, exams: Collection[Exam]) -> None:
+    """Write the exams to the CSV of the resolution, and mark its windows in all summaries.
+
+    Raises:
+        OSError: nothing was done yet, or `finish` is to be called again.
+    """
+    if resolution.csv:
+        _write_draft(directory / resolution.csv, exams)
+    windows = [[timestamp(window.start), timestamp(window.end)] for window in resolution.windows]
+    write_json(directory / _JOURNAL, resolution._asdict() | {"windows": windows})
+    finish(directory)
+
+
+def finish(directory: Path) -> None:
+    """Do what an earlier call of `resolve` has left, and remove what it had not yet decided on; raises OSError."""
+    journal = directory / _JOURNAL
+    if journal.exists():
+        try:
+            content = json.loads(journal.read_bytes())
+            windows = [Period(parse_timestamp(start), parse_timestamp(end)) for start, end in content["windows"]]
+            resolution = Resolution(**content | {"windows": windows})
+        except (ValueError, TypeError, KeyError):
+            log_event(logging.WARNING, "ignored", f"{journal} is removed: it is not a journal that can be read.")
+        else:
+            _apply(directory, resolution)
+        journal.unlink()
+    for draft in [*directory.glob(f"expired_exams_*.csv{_DRAFT}"), *directory.glob(_JOURNAL + _DRAFT)]:
+        draft.unlink()
+    sync_directory(directory)
+
+
+def _apply(directory: Path, resolution: Resolution) -> None:
+    if resolution.csv:
+        csv = directory / resolution.csv
+        if _draft_of(csv).exists():
+            _publish(csv)
+        elif not csv.exists():
+            log_event(logging.WARNING, "ignored", f"{csv} was removed: its windows stay unresolved.")
+            return
+    for summary in sorted(directory.glob("expired_exams_*.json")):
+        _mark(summary, resolution)
+
+
+def _mark(path: Path, resolution: Resolution) -> None:
+    """Mark the windows in a summary, if it lists them."""
+    try:
+        summary = json.loads(path.read_bytes())
+        windows = [window for window in summary["lost"] if not window.get("resolved")]
+        lost = [window for window in windows if _period(window) in resolution.windows]
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        return  # `history` shows that it cannot be read
+    for window in lost:
+        window["resolved"] = {key: value for key, value in resolution._asdict().items() if key != "windows"}
+    if lost:
+        write_json(path, summary)
+
+
+def _period(window: dict[str, Any]) -> Period:
+    return Period(parse_timestamp(window["start"]), parse_timestamp(window["end"]))
+
+
+def _draft_of(csv: Path) -> Path:
+    return csv.with_name(csv.name + _DRAFT)
+
+
+def _write_draft(csv: Path, exams: Iterable[Exam]) -> None:
+    draft = _draft_of(csv)
+    try:
+        with open(draft, "wb", opener=opener) as file:
+            file.write(csv_bytes([Exam._fields]))
+            file.writelines(csv_bytes([exam]) for exam in exams)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _publish(csv: Path) -> None:
+    _draft_of(csv).replace(csv)
+    sync_directory(csv.parent)
