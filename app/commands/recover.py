@@ -14,7 +14,7 @@ from app.model import Exam
 from app.output.csv_report import csv_bytes
 from app.output.files import PARTIAL, stem_of_run
 from app.output.lock import Lock, is_locked
-from app.output.past_runs import LostWindow, PastRun, past_runs
+from app.output.past_runs import PastRun
 from app.output.volume import unusable
 from app.recovery.csvs import csvs_in, not_in
 from app.recovery.found import Found, read_found, read_unverified
@@ -23,6 +23,7 @@ from app.recovery.log_rows import LogRow, read_log
 from app.recovery.options import Options
 from app.recovery.query import Period, query
 from app.recovery.resolution import Resolution, finish, new_csv, resolve, write_csv
+from app.recovery.windows import bounds, read_runs, shown
 from app.signals import FIRST, Stop
 from app.streams import is_regular
 
@@ -79,22 +80,21 @@ def _held(directory: Path) -> Iterator[None]:
 
 
 def _query_for(directory: Path, options: Options) -> int:
-    runs, unresolved = _read_runs(directory)
+    runs, unresolved = read_runs(directory)
     for partial in sorted(directory.glob(f"expired_exams_*.csv{PARTIAL}")):
         if not is_locked(partial):
             message = f"{partial.name} is of a run that was killed. Its window, if any, is known after the next run."
             log_event(logging.WARNING, "killed_run", message)
     if not unresolved:
-        return _nothing_unresolved()
+        return ExitCode.OK
     for window, (run, lost) in unresolved.items():
         log_event(
             logging.WARNING,
             "unresolved",
-            f"Unresolved: {_shown(window)}, in the run for {run.client_name} of {timestamp(run.started)}. Each lost"
+            f"Unresolved: {shown(window)}, in the run for {run.client_name} of {timestamp(run.started)}. Each lost"
             f" response can hold up to {_LIMIT} exams (expireExamLimit, by default). Reason: {lost.reason}.",
-            start=timestamp(window.start),
-            end=timestamp(window.end),
             summary=run.summary.name,
+            **bounds(window),
         )
     return _print_query(list(unresolved), runs, options)
 
@@ -126,9 +126,9 @@ def _print_query(windows: list[Period], runs: list[PastRun], options: Options) -
 
 
 def _take_found(directory: Path, source: Path, options: Options, stop: Stop) -> int:
-    _, unresolved = _read_runs(directory)
+    _, unresolved = read_runs(directory)
     if not unresolved:
-        return _nothing_unresolved()
+        return ExitCode.OK
     with stop.interruptible(FIRST):  # where mysql asks for a password, say
         found = read_unverified(source) if options.unverified else read_found(source)
         covered = [window for window in unresolved if options.unverified or _is_covered(window, found)]
@@ -138,8 +138,8 @@ def _take_found(directory: Path, source: Path, options: Options, stop: Stop) -> 
         _resolve_by(directory, exams, covered, unresolved[covered[0]][0])
     others = [window for window in unresolved if window not in covered]
     for window in others:
-        message = f"Still unresolved, as the query did not ask for it: {_shown(window)}. Print the query again."
-        log_event(logging.ERROR, "unresolved", message, start=timestamp(window.start), end=timestamp(window.end))
+        message = f"Still unresolved, as the query did not ask for it: {shown(window)}. Print the query again."
+        log_event(logging.ERROR, "unresolved", message, **bounds(window))
     return ExitCode.RESPONSES_LOST if others else ExitCode.OK
 
 
@@ -168,9 +168,9 @@ def _resolve_by(directory: Path, exams: list[Exam], windows: list[Period], run: 
 
 
 def _acknowledge(directory: Path, note: str) -> int:
-    _, unresolved = _read_runs(directory)
+    _, unresolved = read_runs(directory)
     if not unresolved:
-        return _nothing_unresolved()
+        return ExitCode.OK
     resolution = Resolution(
         list(unresolved), f"acknowledged: {note}", timestamp(datetime.now(UTC)), csv=None, exams=None
     )
@@ -184,9 +184,8 @@ def _log_resolved(resolution: Resolution) -> None:
         log_event(
             logging.INFO,
             "resolved",
-            f"Resolved: {_shown(window)} ({resolution.how}).",
-            start=timestamp(window.start),
-            end=timestamp(window.end),
+            f"Resolved: {shown(window)} ({resolution.how}).",
+            **bounds(window),
             csv=resolution.csv,
             exams=resolution.exams,
         )
@@ -259,27 +258,3 @@ def _write(data: bytes) -> None:
             os.fsync(_STDOUT)
     except OSError as error:
         raise OutputFailed(f"stdout cannot be written: {error.strerror}. Do not use what it has.") from None
-
-
-# Past runs
-
-
-def _read_runs(directory: Path) -> tuple[list[PastRun], dict[Period, tuple[PastRun, LostWindow]]]:
-    """The runs, and each unresolved window with the first run that has it; the windows and the runs in order."""
-    runs, unreadable = past_runs(directory)
-    for sentence in unreadable:
-        log_event(logging.WARNING, "ignored", sentence)
-    unresolved: dict[Period, tuple[PastRun, LostWindow]] = {}
-    for run in runs:
-        for window in run.unresolved:
-            unresolved.setdefault(Period(window.start, window.end), (run, window))
-    return runs, dict(sorted(unresolved.items()))
-
-
-def _nothing_unresolved() -> int:
-    log_event(logging.INFO, "resolved", "No window is unresolved: there is nothing to recover.")
-    return ExitCode.OK
-
-
-def _shown(window: Period) -> str:
-    return f"exams that Proctor changed from {timestamp(window.start)} to {timestamp(window.end)}"

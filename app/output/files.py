@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -69,6 +70,13 @@ def opener(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CREAT, 0o640)
 
 
+def give_to_owner_of(path: Path, new: Path) -> None:
+    """Let a new file belong to the owner of another one, where root wrote it: the job could not read it otherwise."""
+    if sys.platform != "win32" and os.geteuid() == 0:
+        owner = path.stat()
+        os.chown(new, owner.st_uid, owner.st_gid)
+
+
 def write_json(target: Path, content: dict[str, Any]) -> None:
     """Put a JSON file in its place, durable, complete or not at all; raises OSError."""
     draft = target.with_name(target.name + ".tmp")
@@ -78,6 +86,8 @@ def write_json(target: Path, content: dict[str, Any]) -> None:
             file.write("\n")
             file.flush()
             os.fsync(file.fileno())
+        if target.exists():
+            give_to_owner_of(target, draft)
         draft.replace(target)
     except OSError:
         draft.unlink(missing_ok=True)

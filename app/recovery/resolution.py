@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from app.logs import log_event, parse_timestamp, timestamp
 from app.model import Exam
 from app.output.csv_report import csv_bytes
-from app.output.files import opener, sync_directory, write_json
+from app.output.files import give_to_owner_of, opener, sync_directory, write_json
 from app.recovery.query import Period
 
 _JOURNAL = ".recover.json"
@@ -119,6 +119,7 @@ def _write_draft(csv: Path, exams: Iterable[Exam]) -> None:
             file.writelines(csv_bytes([exam]) for exam in exams)
             file.flush()
             os.fsync(file.fileno())
+        give_to_owner_of(csv.parent, draft)
     except OSError:
         draft.unlink(missing_ok=True)
         raise
