@@ -2,13 +2,13 @@
 
 import logging
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from app import logs, settings
-from app.exceptions import ExitCode, OutputFailed, TooEarly, UnexpectedResponse
+from app.exceptions import ExitCode, OutputFailed, UnexpectedResponse
 from app.logs import log_event, timestamp
 from app.model import Exam
 from app.output.csv_report import csv_bytes
@@ -17,17 +17,16 @@ from app.output.lock import Lock, is_locked
 from app.output.past_runs import PastRun
 from app.output.volume import unusable
 from app.recovery.csvs import csvs_in, not_in
-from app.recovery.found import Found, read_found, read_unverified
+from app.recovery.found import Found, read_found, read_unverified, verify_time, verify_zone_is_known
 from app.recovery.known import known_exams
 from app.recovery.log_rows import LogRow, read_log
 from app.recovery.options import Options
 from app.recovery.query import Period, query
 from app.recovery.resolution import Resolution, finish, new_csv, resolve, write_csv
+from app.recovery.texts import STDIN, write_stdout
 from app.recovery.windows import bounds, read_runs, shown
 from app.signals import FIRST, Stop
-from app.streams import is_regular
 
-_STDOUT = 1
 _LIMIT = 100  # the exam service's expireExamLimit by default
 
 
@@ -109,14 +108,14 @@ def _print_query(windows: list[Period], runs: list[PastRun], options: Options) -
             f" {options.zone.name}. Look at status_changed_at in exam.exam_event for an exam of any run: if it is not"
             " within the time of that run, print the query again with --database-zone.",
         )
-    _write(query(windows, known, options.zone).encode())
+    write_stdout(query(windows, known, options.zone).encode())
     latest = max(window.end for window in windows)
     when = "now" if latest <= datetime.now(UTC) else f"after {timestamp(latest)}, as Proctor may be at work until then"
-    where = options.directory or "--csv YOUR.csv"
+    how = f"{options.directory} --found -" if options.directory else "--found - --csv YOUR.csv"
     log_event(
         logging.INFO,
         "query",
-        f"Run the query {when}: mysql -N exam < query.sql | python -m app recover --found - {where}",
+        f"Run the query {when}: mysql -N exam < query.sql | python -m app recover {how}",
         not_before=timestamp(latest),
     )
     return ExitCode.OK
@@ -132,8 +131,10 @@ def _take_found(directory: Path, source: Path, options: Options, stop: Stop) -> 
     with stop.interruptible(FIRST):  # where mysql asks for a password, say
         found = read_unverified(source) if options.unverified else read_found(source)
         covered = [window for window in unresolved if options.unverified or _is_covered(window, found)]
-        _check_time(covered, found)
+        verify_time(found, covered)
         exams = not_in([*csvs_in(directory), *options.csvs], found.exams.values())
+    if not exams and not options.unverified:
+        verify_zone_is_known(found)
     if covered:
         _resolve_by(directory, exams, covered, unresolved[covered[0]][0])
     others = [window for window in unresolved if window not in covered]
@@ -145,16 +146,6 @@ def _take_found(directory: Path, source: Path, options: Options, stop: Stop) -> 
 
 def _is_covered(window: Period, found: Found) -> bool:
     return any(asked.window.holds(window) for asked in found.asked)
-
-
-def _check_time(windows: Collection[Period], found: Found) -> None:
-    """Make sure that the query was run when no window could get further exams, by the clock that the database has."""
-    latest = max((window.end for window in windows), default=datetime.min.replace(tzinfo=UTC))
-    if min((asked.at for asked in found.asked), default=datetime.now(UTC)) < latest:
-        raise TooEarly(
-            f"The query was run too early: Proctor may be at work until {timestamp(latest)}. Run it again after that."
-            " Nothing was written or marked as resolved."
-        )
 
 
 def _resolve_by(directory: Path, exams: list[Exam], windows: list[Period], run: PastRun) -> None:
@@ -232,29 +223,23 @@ def _to_stdout(options: Options, stop: Stop) -> int:
     if not options.csvs:
         message = "No --csv is given: exams that a CSV already has are printed once more."
         log_event(logging.WARNING, "recovered", message)
-    rows: list[LogRow] = []
-    unreadable = 0
+    if options.log:
+        with stop.interruptible(FIRST):
+            log = read_log(options.log)
+            exams = not_in(options.csvs, [row.exam for row in log.rows])
+        _print_csv(exams)
+        return _end_of_log(log.rows, exams, log.unreadable)
+    source = options.found or STDIN
     with stop.interruptible(FIRST):
-        if options.found:
-            found = read_unverified(options.found) if options.unverified else read_found(options.found)
-            _check_time([asked.window for asked in found.asked] + options.windows, found)
-            candidates = list(found.exams.values())
-        else:
-            rows, unreadable = read_log(options.log or Path("-"))
-            candidates = [row.exam for row in rows]
-        exams = not_in(options.csvs, candidates)
-    _write(csv_bytes([Exam._fields, *exams]))
+        found = read_unverified(source) if options.unverified else read_found(source)
+        verify_time(found, [*options.windows, *(asked.window for asked in found.asked)])
+        exams = not_in(options.csvs, found.exams.values())
+    if not exams and not options.unverified:
+        verify_zone_is_known(found)
+    _print_csv(exams)
+    return ExitCode.OK
+
+
+def _print_csv(exams: list[Exam]) -> None:
+    write_stdout(csv_bytes([Exam._fields, *exams]))
     log_event(logging.INFO, "recovered", f"Recovered: {len(exams):,} exams, in the CSV on stdout.", exams=len(exams))
-    return _end_of_log(rows, exams, unreadable) if options.log else ExitCode.OK
-
-
-def _write(data: bytes) -> None:
-    """Write to stdout, durable where it is a file."""
-    remaining = memoryview(data)
-    try:
-        while remaining:
-            remaining = remaining[os.write(_STDOUT, remaining) :]
-        if is_regular(_STDOUT):
-            os.fsync(_STDOUT)
-    except OSError as error:
-        raise OutputFailed(f"stdout cannot be written: {error.strerror}. Do not use what it has.") from None

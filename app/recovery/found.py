@@ -2,13 +2,13 @@
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from app.exceptions import UnexpectedResponse
+from app.exceptions import TooEarly, UnexpectedResponse
 from app.logs import parse_timestamp, timestamp
 from app.model import Exam
 from app.recovery.query import ASKED_WINDOW, KNOWN_EXAM, Period
@@ -92,6 +92,33 @@ def read_unverified(source: Path) -> Found:
                 f" {_NOTHING_DONE}"
             ) from None
     return Found(exams, asked, known)
+
+
+def verify_time(found: Found, windows: Collection[Period]) -> None:
+    """Make sure that no window could get further exams when the query was run, by the clock that the database has.
+
+    Raises:
+        TooEarly: one could.
+    """
+    latest = max((window.end for window in windows), default=datetime.min.replace(tzinfo=UTC))
+    if min((asked.at for asked in found.asked), default=datetime.now(UTC)) < latest:
+        raise TooEarly(
+            f"The query was run too early: Proctor may be at work until {timestamp(latest)}. Run it again after that."
+            f" {_NOTHING_DONE}"
+        )
+
+
+def verify_zone_is_known(found: Found) -> None:
+    """Where nothing was found, make sure that it was not for the time zone.
+
+    Raises:
+        UnexpectedResponse: the query had no exam by which it could be verified.
+    """
+    if not found.known:
+        raise UnexpectedResponse(
+            "The query found no exam that is in no CSV, and it had none by which the time zone could be verified. Make"
+            f" sure that --database-zone was right, then take the same list with --unverified. {_NOTHING_DONE}"
+        )
 
 
 def _rows(source: Path) -> Iterator[list[str]]:

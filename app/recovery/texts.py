@@ -1,14 +1,18 @@
-"""Text that other programs wrote: from a file or stdin, in UTF-8, or in UTF-16 as PowerShell redirects it."""
+"""Text from a file or stdin, in UTF-8, or in UTF-16 as PowerShell redirects it; and to stdout."""
 
 import codecs
 import io
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from app.exceptions import UnexpectedResponse
+from app.exceptions import OutputFailed, UnexpectedResponse
+from app.streams import is_regular
 
 STDIN = Path("-")
+
+_STDOUT = 1
 
 
 def shown(source: Path) -> str:
@@ -41,3 +45,19 @@ def _open(source: Path) -> io.BufferedReader:
     if sys.stdin is None:
         raise UnexpectedResponse("stdin is closed: pipe the text into this command.")
     return open(sys.stdin.fileno(), "rb", closefd=False)
+
+
+def write_stdout(data: bytes) -> None:
+    """Write to stdout, durable where it is a file.
+
+    Raises:
+        OutputFailed: it cannot be written.
+    """
+    remaining = memoryview(data)
+    try:
+        while remaining:
+            remaining = remaining[os.write(_STDOUT, remaining) :]
+        if is_regular(_STDOUT):
+            os.fsync(_STDOUT)
+    except OSError as error:
+        raise OutputFailed(f"stdout cannot be written: {error.strerror}. Do not use what it has.") from None
