@@ -197,17 +197,15 @@ def _take_log(directory: Path, source: Path, options: Options, stop: Stop) -> in
     for stem, rows in by_run.items():
         csv = new_csv(directory, stem, "from_log")
         write_csv(csv, rows)
-        log_event(
-            logging.INFO, "recovered", f"Recovered from the log: {len(rows):,} exams, in {csv.name}.", csv=csv.name
-        )
+        message = f"Recovered from the log: {len(rows):,} exams, in {csv.name}."
+        log_event(logging.INFO, "recovered", message, csv=csv.name, exams=len(rows))
     return _end_of_log(log.rows, exams, log.unreadable)
 
 
 def _end_of_log(rows: list[LogRow], exams: list[Exam], unreadable: int) -> int:
     if not exams:
-        log_event(
-            logging.INFO, "recovered", f"Nothing to recover: {len(rows):,} rows in the log, each in a CSV already."
-        )
+        message = f"Nothing to recover: the log has {len(rows):,} unwritten rows, and a CSV has each of them already."
+        log_event(logging.INFO, "recovered", message)
     if unreadable:
         raise UnexpectedResponse(
             f"{unreadable} rows of the log cannot be read, see above; all others are in a CSV. Their exams are in the"

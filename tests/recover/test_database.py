@@ -190,7 +190,7 @@ def test_whatever_client_ran_the_query(
         "mysql -t exam < query.sql",
         "mysql -N exam < query.sql | cut -f 1-4",
         "mysql -N exam < query.sql | sed 's/-4000-/-/'",
-        "mysql -N exam < query.sql | sort",
+        "mysql -N exam < query.sql | sort -r",
     ],
 )
 def test_a_list_that_is_not_the_complete_result_changes_nothing(
@@ -201,7 +201,7 @@ def test_a_list_that_is_not_the_complete_result_changes_nothing(
     fill(database, [simulator])
     shell(QUERY.format(volume=volume, zone="UTC"))
     before = sorted(volume.iterdir())
-    result = shell(f"({command}) | python -m app recover {volume} --found -")
+    result = shell(f"({command}) 2>/dev/null | python -m app recover {volume} --found -")
     assert (result.code, sorted(volume.iterdir())) == (76, before)
     assert "Nothing was written" in result.message
     recovered(shell(RECOVER.format(volume=volume)), volume)
@@ -269,7 +269,7 @@ def test_windows_are_given_by_hand_for_a_run_without_a_directory(
 
 
 @pytest.mark.parametrize(("put", "moment"), [("back", "2026-11-01T09:00:00Z"), ("forward", "2026-03-08T10:00:00Z")])
-@pytest.mark.parametrize("minutes", [-90, -61, -30, -1, 1, 30, 61, 90])
+@pytest.mark.parametrize("minutes", [-61, -30, 0, 30, 61])
 def test_a_window_about_a_change_of_the_clocks_is_right(
     volume: Path, database: Database, shell: Shell, put: str, moment: str, minutes: int
 ) -> None:
