@@ -11,6 +11,8 @@ from app.logs import log_event
 from app.model import Exam
 from app.output.files import PARTIAL
 
+csv.field_size_limit(2**31 - 1)  # a malformed record may be long, and was written all the same
+
 
 def key(exam: Exam) -> str:
     """What makes an exam the same as another one: its id, or all that is known of an exam without one."""
@@ -19,7 +21,8 @@ def key(exam: Exam) -> str:
 
 def csvs_in(directory: Path) -> list[Path]:
     """Every CSV of a directory, also those of runs that are under way or were killed."""
-    return sorted([*directory.glob("*.csv"), *directory.glob(f"*.csv{PARTIAL}")])
+    paths = [*directory.glob("*.csv"), *directory.glob(f"*.csv{PARTIAL}")]
+    return sorted(path for path in paths if path.is_file())
 
 
 def not_in(csvs: Iterable[Path], exams: Collection[Exam]) -> list[Exam]:

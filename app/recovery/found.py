@@ -57,9 +57,10 @@ def read_found(source: Path) -> Found:
     found = read_unverified(source)
     name = shown(source)
     if not found.asked:
+        what = "not the complete result of the query" if found.exams or found.known else "empty"
         raise UnexpectedResponse(
-            f"{name} is not the complete result of the query: even where no exam was lost, it ends with a row"
-            f" '{ASKED_WINDOW}'. See whether the client failed or limits the number of rows. {_NOTHING_DONE}"
+            f"{name} is {what}: even where no exam was lost, the result ends with a row '{ASKED_WINDOW}'. See whether the"
+            f" client failed, or limits or sorts the rows. {_NOTHING_DONE}"
         )
     zone = found.asked[0].zone
     for exam in found.known:
@@ -68,7 +69,7 @@ def read_found(source: Path) -> Found:
 
 
 def read_unverified(source: Path) -> Found:
-    """Read a list of exams in the columns of the query, whether or not it is complete; raises as above."""
+    """Read a list of exams in the columns of the query, complete or not, even an empty one; raises as above."""
     exams: dict[str, Exam] = {}
     asked: list[Asked] = []
     known: list[Changes] = []
@@ -124,12 +125,7 @@ def verify_zone_is_known(found: Found) -> None:
 def _rows(source: Path) -> Iterator[list[str]]:
     """The cells of each row. Tabs separate those of the client `mysql`, which escapes what is within a cell."""
     text = (line for line in lines(source) if line.strip())
-    first = next(text, None)
-    if first is None:
-        raise UnexpectedResponse(
-            f"{shown(source)} is empty: the client failed, or was given no query. Even where no exam was lost, the"
-            f" result has a row. {_NOTHING_DONE}"
-        )
+    first = next(text, "")
     if "\t" in first:
         for line in chain([first], text):
             yield [_unescaped(cell) for cell in line.rstrip("\r\n").split("\t")]

@@ -1,0 +1,347 @@
+"""`recover` without a database: usage, lists that others made, rows of a log, storage that fails, and repetition."""
+
+import fcntl
+import json
+import os
+import resource
+import signal
+import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.output.csv_report import csv_bytes
+from app.recovery.query import KnownExam, Period, query
+from app.recovery.zones import parse_zone, readings
+from tests.support import HEADER, Jobs, Result, Run, Simulate, expired, rows_of
+
+JSON = {"LOG_FORMAT": "json"}
+STEM = "expired_exams_SBAC_PT_20261122T020000Z"
+START, END = "2026-11-22T02:00:00.679Z", "2026-11-22T02:06:00.681Z"
+WINDOW = {"start": START, "end": END, "reason": "reset"}
+ASKED = f"asked window\t{START}\t{END}\tUTC\t2026-11-22 02:10:00"
+KNOWN = f"known exam\t2026-11-22T02:00:00.000Z\t{{}}\t2026-11-22T02:01:00.000Z\t2026-11-22 02:00:30\n{ASKED}"
+
+
+def exam(number: int, status: str = "expired") -> list[str]:
+    return ["(SBAC)key", "id", f"00000000-0000-4000-8000-{number:012}", str(number), status]
+
+
+def listed(*numbers: int, end: str = KNOWN.format(exam(1)[2])) -> bytes:
+    """The result of the query, as `mysql -N` gives it."""
+    return "".join("\t".join(exam(number)) + "\n" for number in numbers).encode() + end.encode() + b"\n"
+
+
+def leave(volume: Path, stem: str = STEM, numbers: tuple[int, ...] = (1, 2), **changes: Any) -> Path:
+    """Write the CSV and the summary of a run with one lost response."""
+    csv = volume / f"{stem}.csv"
+    csv.write_bytes(csv_bytes([HEADER, *map(exam, numbers)]))
+    summary = {"client_name": "SBAC_PT", "started": "2026-11-22T02:00:00.000Z", "ended": "2026-11-22T02:01:00.000Z"}
+    counts = {"expired": 2, "completed": 0, "unknown": 0}
+    rest = {"outcome": "drained", "exit_code": 65, "message": "", "calls": 1, "exams": counts, "lost": [WINDOW]}
+    csv.with_suffix(".json").write_text(json.dumps({**summary, **rest, **changes}))
+    return csv
+
+
+def state(volume: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in volume.iterdir() if path.name != ".lock"}
+
+
+def resolved(volume: Path) -> list[dict[str, Any] | None]:
+    summaries = [json.loads(path.read_bytes()) for path in sorted(volume.glob("expired_exams_*.json"))]
+    return [window.get("resolved") for summary in summaries for window in summary["lost"]]
+
+
+@pytest.fixture
+def recover(jobs: Jobs, volume: Path) -> Callable[..., Result]:
+    """Run `recover` on the volume; `given` is on stdin."""
+
+    def recover(*arguments: str, given: bytes = b"", **options: Any) -> Result:
+        process = jobs.start(JSON, "recover", str(volume), *arguments, stdin=subprocess.PIPE, **options)
+        stdout, stderr = process.communicate(given, timeout=60)
+        return Result(process.returncode, stdout or b"", stderr)
+
+    return recover
+
+
+Recover = Callable[..., Result]
+
+
+def test_the_query_asks_for_each_window_with_a_margin_and_for_any_client(volume: Path, recover: Recover) -> None:
+    leave(volume)
+    leave(volume, STEM.replace("22T", "23T"), lost=[{**WINDOW, "start": "2026-11-22T02:05:00Z"}])
+    result = recover("--database-zone=America/Los_Angeles")
+    assert result.code == 0
+    sql = result.stdout.decode()
+    assert sql.count("BETWEEN") == 1
+    assert "BETWEEN '2026-11-21 17:59:00' AND '2026-11-21 18:07:01'" in sql
+    assert "client_name" not in sql
+    assert sql.count("'asked window'") == 2
+    assert [event["start"] for event in result.events("unresolved")] == [START, "2026-11-22T02:05:00.000Z"]
+    assert END in result.log[-1]["not_before"]
+
+
+def test_no_settings_and_no_secrets_are_needed(volume: Path, jobs: Jobs) -> None:
+    leave(volume)
+    settings = {"PROCTOR_URL": "nonsense", "AUTH_PASSWORD_FILE": "/missing", "LOG_FORMAT": "json"}
+    assert jobs.run(settings, "recover", str(volume)).code == 0
+
+
+def test_found_exams_that_no_csv_has_get_one_of_their_own(volume: Path, recover: Recover) -> None:
+    csv = leave(volume)
+    (volume / "redirected.csv").write_bytes(csv_bytes([HEADER[:4], exam(3)[:4]]))
+    other = volume.parent / "elsewhere.csv"
+    other.write_bytes(csv_bytes([HEADER, exam(4)]))
+    result = recover("--found", "-", "--csv", str(other), given=listed(1, 2, 3, 4, 5, 6, 5))
+    assert result.code == 0
+    new = volume / f"{csv.stem}_recovered.csv"
+    assert [row["studentId"] for row in rows_of(new.read_bytes())] == ["5", "6"]
+    (entry,) = resolved(volume)
+    assert entry
+    assert {**entry, "at": ""} == {
+        "how": f"recovered: 2 exams, in {new.name}",
+        "at": "",
+        "csv": new.name,
+        "exams": 2,
+    }
+
+
+def test_where_nothing_was_lost_the_window_is_resolved_without_a_csv(volume: Path, recover: Recover) -> None:
+    leave(volume)
+    assert recover("--found", "-", given=listed(1, 2)).code == 0
+    (entry,) = resolved(volume)
+    assert entry
+    assert (entry["how"], entry["csv"], entry["exams"]) == ("recovered: 0 exams", None, 0)
+    assert [path.name for path in volume.glob("*.csv")] == [f"{STEM}.csv"]
+
+
+def test_an_empty_list_is_only_taken_when_it_is_confirmed(volume: Path, recover: Recover) -> None:
+    leave(volume, numbers=())
+    before = state(volume)
+    assert recover("--found", "-").code == 76
+    result = recover("--found", "-", given=listed(end=ASKED))  # nothing shows that the time zone was right
+    assert (result.code, state(volume)) == (76, before)
+    assert "--unverified" in result.message
+    assert recover("--found", "-", "--unverified").code == 0
+    assert all(resolved(volume))
+
+
+def test_a_list_of_one_s_own_is_taken_when_it_is_confirmed(volume: Path, recover: Recover) -> None:
+    leave(volume)
+    own = listed(2, 3).splitlines()[:2]
+    assert recover("--found", "-", given=b"\n".join(own)).code == 76
+    assert recover("--found", "-", "--unverified", given=b"\n".join(own)).code == 0
+    assert len(list(volume.glob("*_recovered.csv"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "complete"),
+    [
+        ([HEADER, exam(3)], True),
+        ([exam(3)], False),  # a list that lies beside the CSVs, and no CSV of a run
+        ([["assessment_key", "assessment_id", "id", "student_id", "status"], exam(3)], False),
+    ],
+)
+def test_only_what_names_its_columns_is_a_csv(
+    volume: Path, recover: Recover, content: list[list[str]], complete: bool
+) -> None:
+    leave(volume)
+    (volume / "found.csv").write_bytes(csv_bytes(content))
+    recover("--found", "-", given=listed(3))
+    assert bool(list(volume.glob("*_recovered.csv"))) is not complete
+
+
+def test_a_truncated_row_of_a_killed_run_is_in_no_csv(volume: Path, recover: Recover) -> None:
+    leave(volume)
+    partial = volume / "expired_exams_SBAC_PT_20261122T030000Z.csv.partial"
+    partial.write_bytes(csv_bytes([HEADER, exam(3), exam(4)])[:-2])
+    recover("--found", "-", given=listed(3, 4))
+    (new,) = volume.glob("*_recovered.csv")
+    assert [row["studentId"] for row in rows_of(new.read_bytes())] == ["4"]
+
+
+def test_windows_can_be_acknowledged(volume: Path, recover: Recover, jobs: Jobs) -> None:
+    leave(volume)
+    assert recover("--acknowledge", "found\nby hand").code == 0
+    (entry,) = resolved(volume)
+    assert entry
+    assert entry["how"] == "acknowledged: found by hand"
+    history = jobs.run({}, "history", str(volume))
+    assert (history.code, b"acknowledged: found by hand" in history.stdout) == (0, True)
+    before = state(volume)
+    assert recover("--acknowledge", "again").code == 0
+    assert state(volume) == before
+
+
+@pytest.mark.parametrize("action", [("--found", "-"), ("--acknowledge", "x"), ("--log", "-")])
+def test_a_run_that_is_under_way_is_waited_for(volume: Path, recover: Recover, action: tuple[str, ...]) -> None:
+    leave(volume)
+    with (volume / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert recover(*action).code == 75
+        assert recover().code == 0  # the query changes nothing
+    assert resolved(volume) == [None]
+
+
+@pytest.mark.parametrize("action", [(), ("--found", "-"), ("--acknowledge", "x")])
+def test_where_nothing_is_unresolved_nothing_is_done(volume: Path, recover: Recover, action: tuple[str, ...]) -> None:
+    leave(volume, lost=[])
+    before = state(volume)
+    result = recover(*action)
+    assert (result.code, result.stdout, state(volume)) == (0, b"", before)
+
+
+@pytest.mark.parametrize("limit", [0, 50])
+def test_a_full_disk_leaves_everything_as_it_was(volume: Path, recover: Recover, limit: int) -> None:
+    leave(volume)
+    before = state(volume)
+    full = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))}
+    assert recover("--found", "-", given=listed(3), **full).code == 74
+    assert state(volume) == before
+    assert recover("--found", "-", given=listed(3)).code == 0
+    assert all(resolved(volume))
+
+
+def test_a_query_that_cannot_be_printed_completely_fails(volume: Path, recover: Recover) -> None:
+    leave(volume)
+    with open("/dev/full", "wb") as full:
+        assert recover(stdout=full).code == 74
+
+
+def test_a_signal_ends_the_wait_for_the_list(volume: Path, jobs: Jobs) -> None:
+    leave(volume)
+    process = jobs.start(JSON, "recover", str(volume), "--found", "/dev/stdin", stdin=subprocess.PIPE)
+    assert process.stdin
+    process.stdin.write(listed(3))
+    process.stdin.flush()
+    while not (volume / ".lock").exists():
+        os.sched_yield()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 128 + signal.SIGTERM
+    assert resolved(volume) == [None]
+
+
+def test_rows_of_a_log_get_into_the_csv_of_their_run(volume: Path, recover: Recover) -> None:
+    leave(volume)
+    leave(volume, STEM.replace("22T", "23T"), numbers=(5,))
+    odd = 'a,"b\r\nc",,7,'
+    log = [
+        "2026-11-22T02:00:30.000Z INFO    Expiring overdue exams at https://proctor.example.org",
+        *(f"2026-11-22T02:00:30.000Z ERROR   UNWRITTEN ROW {','.join(exam(number))}" for number in (2, 3, 3)),
+        f"force-submit-1  | 2026-11-23T02:00:30.000Z ERROR   UNWRITTEN ROW {','.join(exam(4))}",
+        f"2026-11-23T02:00:31.000Z ERROR   UNWRITTEN ROW AS JSON {json.dumps(odd)}",
+        "pod | " + json.dumps({"time": "2026-11-23T03:00:00.000Z", "event": "unwritten_row", "row": ",".join(exam(6))}),
+        "2026-11-23T02:00:32.000Z WARNING Rows that are marked UNWRITTEN ROW may also be in expired.csv",
+        "2026-11-23T02:00:33.000Z ERROR   Ended with exit code 74: they are in this log, marked UNWRITTEN ROW: add them",
+        "2026-11-23T02:00:34.000Z ERROR   UNWRITTEN ROW " + ",".join(exam(8)),
+    ]
+    for _ in range(2):
+        assert recover("--log", "-", given="\n".join(log).encode()).code == 0
+        new = sorted(volume.glob("*_from_log*.csv"))
+        assert [path.name for path in new] == [f"{STEM}_from_log.csv", f"{STEM.replace('22T', '23T')}_from_log.csv"]
+        students = [[row["studentId"] for row in rows_of(path.read_bytes())] for path in new]
+        assert students == [["3"], ["4", "7", "6", "8"]]
+    assert resolved(volume) == [None, None]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "2026-11-22T02:00:30.000Z ERROR   UNWRITTEN ROW (SBAC)key,id,00000000-0000-4000-8000-000000000009,9,exp",
+        "2026-11-22T02:00:30.000Z ERROR   UNWRITTEN ROW (SBAC)key,id\n",
+        '2026-11-22T02:00:30.000Z ERROR   UNWRITTEN ROW AS JSON "a,\n',
+        '{"time": "2026-11-22T02:00:30.000Z", "level": "error", "event": "unwritten_row", "mess',
+    ],
+)
+def test_a_truncated_row_of_a_log_is_reported_and_the_others_are_taken(
+    volume: Path, recover: Recover, line: str
+) -> None:
+    leave(volume)
+    good = f"2026-11-22T02:00:30.000Z ERROR   UNWRITTEN ROW {','.join(exam(3))}\n"
+    result = recover("--log", "-", given=(good + line).encode())
+    assert result.code == 76
+    assert len(result.events("unreadable_row")) == 1
+    assert [row["studentId"] for row in rows_of((volume / f"{STEM}_from_log.csv").read_bytes())] == ["3"]
+
+
+def test_by_hand_the_exams_of_a_list_or_a_log_go_to_stdout(jobs: Jobs, tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_bytes(csv_bytes([HEADER, exam(1)]))
+    (tmp_path / "found.tsv").write_bytes(listed(1, 2))
+    (tmp_path / "log").write_text(f"2026-11-22T02:00:30.000Z ERROR   UNWRITTEN ROW {','.join(exam(3))}\n")
+    own = ("--csv", str(tmp_path / "own.csv"))
+    found = jobs.run(JSON, "recover", "--found", str(tmp_path / "found.tsv"), *own)
+    log = jobs.run(JSON, "recover", "--log", str(tmp_path / "log"), *own)
+    assert (found.code, log.code) == (0, 0)
+    assert [row["studentId"] for row in found.rows + log.rows] == ["2", "3"]
+    window = jobs.run(JSON, "recover", "--window", START, END, "--window", START, "2026-11-22T03:00:00Z")
+    assert window.stdout.count(b"BETWEEN") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("missing",),
+        (".", "--window", START, END),
+        ("--window", END, START),
+        ("--window", "2026-11-22T02:00:00", END),
+        ("--window", "yesterday", END),
+        ("--acknowledge", "x"),
+        (".", "--acknowledge", " "),
+        (".", "--unverified"),
+        (".", "--found", "missing"),
+        (".", "--found", "-", "--log", "-"),
+        (".", "--found", "-", "--csv", "missing"),
+        (".", "--database-zone", "Mars/Olympus"),
+        (".", "--database-zone", "../etc/passwd"),
+        (".", "--database-zone=-99:00"),
+    ],
+)
+def test_wrong_usage_is_said_in_a_line(jobs: Jobs, arguments: tuple[str, ...]) -> None:
+    result = jobs.run({}, "recover", *arguments)
+    assert result.code == 64
+    assert b"python -m app recover" in result.stderr.splitlines()[-1]
+
+
+def test_without_time_zone_data_offsets_are_left(jobs: Jobs, volume: Path) -> None:
+    leave(volume)
+    nowhere = {"PYTHONTZPATH": ""}
+    result = jobs.run(nowhere, "recover", str(volume), "--database-zone", "America/Los_Angeles")
+    assert (result.code, b"pip install tzdata" in result.stderr) == (64, True)
+    for zone in "-08:00", "UTC-8", "UTC":
+        assert jobs.run(nowhere, "recover", str(volume), f"--database-zone={zone}").code == 0
+
+
+def test_what_a_server_said_does_not_get_into_the_query(volume: Path, recover: Recover) -> None:
+    leave(volume, lost=[{**WINDOW, "reason": "\n; DROP TABLE exam.exam; --"}])
+    (volume / f"{STEM}.csv").write_bytes(csv_bytes([HEADER, ["k", "a", "' OR 1 --", "1", "expired"]]))
+    result = recover()
+    assert result.code == 0
+    assert b"DROP" not in result.stdout
+    assert b"OR 1" not in result.stdout
+
+
+def test_readings_hold_both_offsets_of_a_day_on_which_the_clocks_change() -> None:
+    zone = parse_zone("America/Los_Angeles")
+    back = datetime(2026, 11, 1, 9, tzinfo=UTC)
+    earliest, latest = readings(back - timedelta(minutes=10), back + timedelta(minutes=10), zone)
+    assert earliest <= datetime(2026, 11, 1, 1, 0) <= datetime(2026, 11, 1, 1, 59, 59) <= latest
+
+
+def test_windows_of_any_time_become_a_query() -> None:
+    window = Period(datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
+    assert "1970-12-31" in query([Period(window.start, datetime(1980, 1, 1, tzinfo=UTC))], [], parse_zone("UTC"))
+    known = KnownExam(exam(1)[2], Period(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)))
+    assert exam(1)[2] in query([known.period], [known], parse_zone("+05:30"))
+
+
+def test_a_run_after_a_recovery_goes_on_as_ever(simulate: Simulate, run: Run, volume: Path, recover: Recover) -> None:
+    leave(volume)
+    recover("--found", "-", given=listed(3))
+    simulator = simulate(exams=20)
+    assert run(simulator, OUTPUT_DIR=str(volume)).code == 0
+    ids = [row["examId"] for csv in volume.glob("*.csv") for row in rows_of(csv.read_bytes())]
+    assert sorted(ids) == sorted([*expired(simulator), *(exam(number)[2] for number in (1, 2, 3))])
