@@ -59,8 +59,8 @@ def read_found(source: Path) -> Found:
     if not found.asked:
         what = "not the complete result of the query" if found.exams or found.known else "empty"
         raise UnexpectedResponse(
-            f"{name} is {what}: even where no exam was lost, the result ends with a row '{ASKED_WINDOW}'. See whether the"
-            f" client failed, or limits or sorts the rows. {_NOTHING_DONE}"
+            f"{name} is {what}: even where no exam was lost, the result ends with a row '{ASKED_WINDOW}'. See whether"
+            f" the client failed, or limits or sorts the rows. {_NOTHING_DONE}"
         )
     zone = found.asked[0].zone
     for exam in found.known:
@@ -125,7 +125,9 @@ def verify_zone_is_known(found: Found) -> None:
 def _rows(source: Path) -> Iterator[list[str]]:
     """The cells of each row. Tabs separate those of the client `mysql`, which escapes what is within a cell."""
     text = (line for line in lines(source) if line.strip())
-    first = next(text, "")
+    first = next(text, None)
+    if first is None:
+        return
     if "\t" in first:
         for line in chain([first], text):
             yield [_unescaped(cell) for cell in line.rstrip("\r\n").split("\t")]
