@@ -150,7 +150,7 @@ def _is_covered(window: Period, found: Found) -> bool:
 
 def _resolve_by(directory: Path, exams: list[Exam], windows: list[Period], run: PastRun) -> None:
     csv = new_csv(directory, run.summary.stem, "recovered") if exams else None
-    how = f"recovered: {len(exams):,} exams" + (f" of {len(windows)} windows" if len(windows) > 1 else "")
+    how = f"recovered: {_count(exams)}" + (f" of {len(windows)} windows" if len(windows) > 1 else "")
     if csv:
         how += f", in {csv.name}"
     resolution = Resolution(windows, how, timestamp(datetime.now(UTC)), csv.name if csv else None, len(exams))
@@ -197,7 +197,7 @@ def _take_log(directory: Path, source: Path, options: Options, stop: Stop) -> in
     for stem, rows in by_run.items():
         csv = new_csv(directory, stem, "from_log")
         write_csv(csv, rows)
-        message = f"Recovered from the log: {len(rows):,} exams, in {csv.name}."
+        message = f"Recovered from the log: {_count(rows)}, in {csv.name}."
         log_event(logging.INFO, "recovered", message, csv=csv.name, exams=len(rows))
     return _end_of_log(log.rows, exams, log.unreadable)
 
@@ -240,4 +240,8 @@ def _to_stdout(options: Options, stop: Stop) -> int:
 
 def _print_csv(exams: list[Exam]) -> None:
     write_stdout(csv_bytes([Exam._fields, *exams]))
-    log_event(logging.INFO, "recovered", f"Recovered: {len(exams):,} exams, in the CSV on stdout.", exams=len(exams))
+    log_event(logging.INFO, "recovered", f"Recovered: {_count(exams)}, in the CSV on stdout.", exams=len(exams))
+
+
+def _count(exams: Collection[Exam]) -> str:
+    return f"{len(exams):,} {'exam' if len(exams) == 1 else 'exams'}"
