@@ -10,6 +10,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from app.exceptions import ExitCode
+from app.settings.declarations import DECLARATIONS
 from app.simulator import Scenario, Simulator
 from tests.containers.engine import IMAGE, Engine
 from tests.containers.test_docker import plain, write_secrets
@@ -18,47 +20,81 @@ from tests.support import ROOT, expired, rows_of
 MANIFESTS = ROOT / "deploy" / "kubernetes"
 OLDEST, NEWEST = "1.31", "1.37"
 Manifest = dict[str, Any]
+Rendered = dict[str, Manifest]
+"""The manifests by kind."""
 
 
 @pytest.fixture
-def rendered(tmp_path: Path, engine: Engine) -> Iterator[tuple[Simulator, dict[str, Manifest]]]:
-    """A Proctor, and the manifests as `kubectl apply -k` makes them for it, by kind."""
+def proctor(engine: Engine) -> Iterator[Simulator]:
     with Simulator(Scenario(), host=engine.host) as proctor:
-        directory = tmp_path / "kubernetes"
-        shutil.copytree(MANIFESTS, directory, ignore=shutil.ignore_patterns("secrets"))
-        settings = [f"{name}={value}\n" for name, value in plain(proctor.settings()).items()]
-        (directory / "settings.env").write_text("".join(settings))
-        write_secrets(directory / "secrets", proctor)
-        text = subprocess.run(["kustomize", "build", directory], check=True, capture_output=True).stdout
-        yield proctor, {manifest["kind"]: manifest for manifest in yaml.safe_load_all(text)}
+        yield proctor
 
 
-def pod_of(manifests: dict[str, Manifest]) -> Manifest:
-    spec = manifests["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+@pytest.fixture
+def directory(tmp_path: Path, proctor: Simulator) -> Path:
+    """The kustomizations, with settings and secrets for a Proctor."""
+    directory = tmp_path / "kubernetes"
+    shutil.copytree(MANIFESTS, directory, ignore=shutil.ignore_patterns("secrets"))
+    settings = [f"{name}={value}\n" for name, value in plain(proctor.settings()).items()]
+    (directory / "job" / "settings.env").write_text("".join(settings))
+    write_secrets(directory / "job" / "secrets", proctor)
+    return directory
+
+
+def render(directory: Path) -> Rendered:
+    """What `kubectl apply -k` makes of a kustomization."""
+    text = subprocess.run(["kustomize", "build", directory], check=True, capture_output=True).stdout
+    return {manifest["kind"]: manifest for manifest in yaml.safe_load_all(text)}
+
+
+@pytest.fixture
+def rendered(directory: Path) -> Rendered:
+    return {kind: it for name in ("job", "volume", "fetch") for kind, it in render(directory / name).items()}
+
+
+def pod_of(manifests: Rendered, kind: str = "CronJob") -> Manifest:
+    spec = manifests[kind]["spec"]
+    if kind == "CronJob":
+        spec = spec["jobTemplate"]["spec"]["template"]["spec"]
     assert isinstance(spec, dict)
     return spec
 
 
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
-def test_the_manifests_are_valid(rendered: tuple[Simulator, dict[str, Manifest]], version: str) -> None:
-    _, manifests = rendered
-    assert set(manifests) == {"ConfigMap", "Secret", "PersistentVolumeClaim", "CronJob"}
-    for manifest in [*manifests.values(), yaml.safe_load((MANIFESTS / "fetch.yaml").read_text())]:
+def test_the_manifests_are_valid(rendered: Rendered, version: str) -> None:
+    assert set(rendered) == {"ConfigMap", "Secret", "PersistentVolumeClaim", "CronJob", "Pod"}
+    for manifest in rendered.values():
         kubernetes_validate.validate(manifest, version, strict=True)
 
 
-def test_secrets_are_in_the_secret_alone(rendered: tuple[Simulator, dict[str, Manifest]]) -> None:
-    proctor, manifests = rendered
-    assert set(manifests["Secret"]["data"]) == {"auth_client_secret", "auth_password"}
-    assert dict(manifests["ConfigMap"]["data"]) == plain(proctor.settings())
+def test_deleting_the_job_does_not_delete_the_volume(directory: Path) -> None:
+    assert set(render(directory / "job")) == {"ConfigMap", "Secret", "CronJob"}
+    assert set(render(directory / "fetch")) == {"Pod"}
+
+
+def test_the_image_is_set_in_one_place(directory: Path) -> None:
+    kustomization = directory / "image" / "kustomization.yaml"
+    kustomization.write_text(kustomization.read_text().replace("registry.example.org/", "mirror.example.org/our-"))
+    (job,) = pod_of(render(directory / "job"))["containers"]
+    (fetch,) = pod_of(render(directory / "fetch"), "Pod")["containers"]
+    assert job["image"] == fetch["image"] == "mirror.example.org/our-force-submit-proctor:1.0.0"
+
+
+def test_secrets_are_in_the_secret_alone(rendered: Rendered, proctor: Simulator) -> None:
+    assert set(rendered["Secret"]["data"]) == {"auth_client_secret", "auth_password"}
+    assert dict(rendered["ConfigMap"]["data"]) == plain(proctor.settings())
+
+
+def test_a_changed_secret_replaces_the_former_one(directory: Path, rendered: Rendered) -> None:
+    (directory / "job" / "secrets" / "auth_password").write_text("another one")
+    changed = render(directory / "job")["Secret"]
+    assert changed["data"] != rendered["Secret"]["data"]
+    assert changed["metadata"] == rendered["Secret"]["metadata"]
 
 
 @pytest.mark.parametrize("kind", ["CronJob", "Pod"])
-def test_the_pods_keep_to_the_restricted_pod_security_level(
-    rendered: tuple[Simulator, dict[str, Manifest]], kind: str
-) -> None:
-    _, manifests = rendered
-    pod = pod_of(manifests) if kind == "CronJob" else yaml.safe_load((MANIFESTS / "fetch.yaml").read_text())["spec"]
+def test_the_pods_keep_to_the_restricted_pod_security_level(rendered: Rendered, kind: str) -> None:
+    pod = pod_of(rendered, kind)
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["runAsUser"] > 0
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -72,27 +108,41 @@ def test_the_pods_keep_to_the_restricted_pod_security_level(
         }
 
 
-def test_a_retry_never_buries_a_finding(rendered: tuple[Simulator, dict[str, Manifest]]) -> None:
-    _, manifests = rendered
-    spec = manifests["CronJob"]["spec"]
-    assert (spec["concurrencyPolicy"], pod_of(manifests)["restartPolicy"]) == ("Forbid", "Never")
+def test_pods_that_use_the_volume_share_a_node(rendered: Rendered) -> None:
+    (term,) = pod_of(rendered)["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert pod_of(rendered, "Pod")["affinity"]["podAffinity"] == {
+        "requiredDuringSchedulingIgnoredDuringExecution": [term]
+    }
+    (expression,) = term["labelSelector"]["matchExpressions"]
+    template = rendered["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]
+    for labels in (template["metadata"]["labels"], rendered["Pod"]["metadata"]["labels"]):
+        assert labels[expression["key"]] in expression["values"]  # one that matches no other pod may go anywhere
+
+
+def test_a_retry_never_hides_what_went_wrong(rendered: Rendered) -> None:
+    spec = rendered["CronJob"]["spec"]
+    assert (spec["concurrencyPolicy"], pod_of(rendered)["restartPolicy"]) == ("Forbid", "Never")
     fail, ignore = spec["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
-    assert fail["onExitCodes"] == {"operator": "In", "values": [64, 65, 70, 74, 76, 77, 78]}
+    permanent = set(ExitCode) - {ExitCode.OK, ExitCode.LAST_RUN_FAILED, ExitCode.UNAVAILABLE, ExitCode.TRY_LATER}
+    assert fail["onExitCodes"] == {"operator": "In", "values": sorted(permanent)}
     assert ignore["onPodConditions"][0]["type"] == "DisruptionTarget"
 
 
+def test_a_stopped_pod_has_time_for_the_call_under_way(rendered: Rendered) -> None:
+    assert pod_of(rendered)["terminationGracePeriodSeconds"] >= float(DECLARATIONS["READ_TIMEOUT"].default or 0) + 30
+
+
 def test_the_container_of_the_pod_does_the_job(
-    rendered: tuple[Simulator, dict[str, Manifest]], engine: Engine, tmp_path: Path
+    rendered: Rendered, proctor: Simulator, engine: Engine, directory: Path, tmp_path: Path
 ) -> None:
-    proctor, manifests = rendered
-    pod = pod_of(manifests)
+    pod = pod_of(rendered)
     (container,) = pod["containers"]
     security = pod["securityContext"]
     output = tmp_path / "output"
     output.mkdir()
     output.chmod(0o2770)
     shutil.chown(output, 0, security["fsGroup"])
-    secrets = tmp_path / "kubernetes" / "secrets"
+    secrets = directory / "job" / "secrets"
     for file in secrets.iterdir():
         file.chmod(next(volume["secret"]["defaultMode"] for volume in pod["volumes"] if "secret" in volume))
         shutil.chown(file, 0, security["fsGroup"])
@@ -101,7 +151,7 @@ def test_the_container_of_the_pod_does_the_job(
         f"-v={directories[mount['name']]}:{mount['mountPath']}{':ro' if mount.get('readOnly') else ''}"
         for mount in container["volumeMounts"]
     ]
-    variables = manifests["ConfigMap"]["data"] | {entry["name"]: entry["value"] for entry in container["env"]}
+    variables = rendered["ConfigMap"]["data"] | {entry["name"]: entry["value"] for entry in container["env"]}
     restrictions = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges:true"]
     user = [f"--user={security['runAsUser']}:{security['runAsGroup']}", f"--group-add={security['fsGroup']}"]
     memory = f"--memory={container['resources']['limits']['memory'].removesuffix('i').lower()}"
