@@ -1,0 +1,216 @@
+"""What deploy/kubernetes puts on the cluster, in a namespace of its own for each test, and its embedded Proctor."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from app.simulator import Scenario, Simulator
+from tests.containers.test_docker import plain, write_secrets
+from tests.support import ROOT, expired, rows_of
+
+IMAGE = "cluster.test/force-submit-proctor:tested"
+PATIENCE = 150  # seconds after which something that does not happen fails a test
+QUICK = {"MAX_WAIT": "0", "READ_TIMEOUT": "30"}
+RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
+
+_numbers = count(1)
+
+
+class Proctor(Simulator):
+    """An embedded Proctor that shows when a call has begun."""
+
+    def __init__(self, scenario: Scenario, host: str, certificate: tuple[str, str] | None = None) -> None:
+        super().__init__(scenario, host, certificate=certificate)
+        self.call_began = Event()
+
+    def begin(self, entry: dict[str, Any]) -> None:
+        super().begin(entry)
+        self.call_began.set()
+
+
+class Deployment:
+    """A namespace that admits restricted pods only, with a copy of the kustomizations filled in for a Proctor."""
+
+    def __init__(self, directory: Path, proctor: Proctor) -> None:
+        self.proctor = proctor
+        self.root = directory
+        """Where the commands are run, as if it were a clone of the project."""
+        self.volume = directory / "volume"
+        """The directory on the node that the claim is bound to."""
+        self.name = f"test-{os.getpid()}-{next(_numbers)}"
+        kubeconfig = directory / "kubeconfig"
+        shutil.copy(os.environ["KUBECONFIG"], kubeconfig)
+        self._environment = {**os.environ, "KUBECONFIG": str(kubeconfig)}
+        self.kubectl("create", "namespace", self.name)
+        self.kubectl("label", "namespace", self.name, RESTRICTED)
+        self.kubectl("config", "set-context", "--current", f"--namespace={self.name}")
+        self.kubectl("wait", "--for=create", "serviceaccount/default", f"--timeout={PATIENCE}s")
+        self.kustomizations = directory / "deploy" / "kubernetes"
+        shutil.copytree(ROOT / "deploy", directory / "deploy", ignore=shutil.ignore_patterns("secrets"))
+        registry, tag = IMAGE.rsplit(":", 1)
+        self.edit("image", ("registry.example.org/force-submit-proctor", registry), ("newTag: 1.0.0", f"newTag: {tag}"))
+
+    def edit(self, name: str, *replacements: tuple[str, str]) -> None:
+        """Replace texts, each of which must be there, in a kustomization."""
+        path = self.kustomizations / name / "kustomization.yaml"
+        text = path.read_text()
+        for old, new in replacements:
+            assert old in text
+            text = text.replace(old, new)
+        path.write_text(text)
+
+    def fill_in(self, **settings: str) -> None:
+        """Write the settings."""
+        values = {**plain(self.proctor.settings()), **QUICK, **settings}
+        content = "".join(f"{name}={value}\n" for name, value in values.items())
+        (self.kustomizations / "job" / "settings.env").write_text(content)
+
+    def write_secrets(self) -> None:
+        write_secrets(self.kustomizations / "job" / "secrets", self.proctor)
+
+    def apply(self) -> None:
+        """Apply volume and job, as the README has it."""
+        self.run("kubectl apply -k deploy/kubernetes/volume && kubectl apply -k deploy/kubernetes/job")
+
+    def create_volume(self, source: dict[str, Any] | None = None) -> None:
+        """A volume for the claim. By default of a kind that honours fsGroup, as those of most storage classes do."""
+        self.volume.mkdir()
+        node = {"key": "kubernetes.io/hostname", "operator": "In", "values": ["node"]}
+        self.create(
+            {
+                "apiVersion": "v1",
+                "kind": "PersistentVolume",
+                "metadata": {"name": self.name},
+                "spec": {
+                    "capacity": {"storage": "1Gi"},
+                    "accessModes": ["ReadWriteOnce"],
+                    "claimRef": {"namespace": self.name, "name": "force-submit-proctor"},
+                    "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [node]}]}},
+                    **(source or {"local": {"path": str(self.volume)}}),
+                },
+            }
+        )
+
+    def run(self, command: str) -> str:
+        """Run a command of the shell as an operator does, in a clone of the project; returns its stdout."""
+        result = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", command],
+            cwd=self.root,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE * 2,
+        )
+        assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+        return result.stdout
+
+    def kubectl(self, *arguments: str, content: str | None = None) -> str:
+        """Run kubectl with `content` as stdin; returns its stdout."""
+        result = subprocess.run(
+            ["kubectl", *arguments],
+            env=self._environment,
+            input=content,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE * 2,
+        )
+        assert result.returncode == 0, f"{arguments}\n{result.stdout}\n{result.stderr}"
+        return result.stdout
+
+    def create(self, manifest: dict[str, Any]) -> None:
+        self.kubectl("create", "-f", "-", content=json.dumps(manifest))
+
+    def start(self, job: str) -> None:
+        """Start a run by hand."""
+        self.kubectl("create", "job", "--from=cronjob/force-submit-proctor", job)
+
+    def wait(self, thing: str, condition: str) -> None:
+        """Wait until a condition of a thing, such as `Failed` of `job/name`, is true."""
+        self.kubectl("wait", thing, f"--for=condition={condition}", f"--timeout={PATIENCE}s")
+
+    def wait_for_event(self, reason: str) -> str:
+        """Wait for an event with that reason, such as `FailedMount`; returns its message."""
+        columns = "custom-columns=REASON:.reason,MESSAGE:.message"
+        with self._lines("get", "events", "--watch", "--no-headers", "-o", columns) as lines:
+            found = next((line for line in lines if line.split(maxsplit=1)[0] == reason), None)
+        assert found, f"There was no event {reason}"
+        return found.split(maxsplit=1)[1]
+
+    def wait_for_log(self, pod: str, text: str) -> None:
+        """Wait until the log of a pod has that text."""
+        with self._lines("logs", "-f", pod) as lines:
+            assert any(text in line for line in lines)
+
+    @contextmanager
+    def _lines(self, *arguments: str) -> Iterator[Iterator[str]]:
+        """The lines that kubectl prints until the block is left, or until it has taken too long."""
+        command = ["timeout", str(PATIENCE), "kubectl", *arguments]
+        with subprocess.Popen(command, env=self._environment, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            yield iter(process.stdout)
+            process.terminate()
+
+    def get(self, kind: str, *selection: str) -> list[dict[str, Any]]:
+        """Everything of a kind, the oldest first."""
+        items = json.loads(self.kubectl("get", kind, *selection, "-o", "json"))["items"]
+        return sorted(items, key=lambda item: str(item["metadata"]["creationTimestamp"]))
+
+    def pods(self, job: str) -> list[dict[str, Any]]:
+        return self.get("pods", "-l", f"batch.kubernetes.io/job-name={job}")
+
+    def pod(self, job: str) -> str:
+        """The name of the one pod that the job has."""
+        (pod,) = self.pods(job)
+        return str(pod["metadata"]["name"])
+
+    def exit_codes(self, job: str) -> list[int]:
+        """Those of the job's pods that are still there."""
+        return [terminated(pod)["exitCode"] for pod in self.pods(job)]
+
+    def kill_container(self, pod: str) -> None:
+        """Kill the process of a pod's container, as the kernel does when memory runs out."""
+        path = "jsonpath={.status.containerStatuses[0].containerID}"
+        container = self.kubectl("get", "pod", pod, "-o", path).removeprefix("containerd://")
+        subprocess.run(["ctr", "tasks", "kill", "--signal", "SIGKILL", container], check=True)
+
+    @property
+    def summaries(self) -> list[dict[str, Any]]:
+        """The summaries on the volume, in the order of the runs."""
+        return [json.loads(path.read_bytes()) for path in sorted(self.volume.glob("*.json"))]
+
+    @property
+    def exam_ids(self) -> list[str]:
+        """The ids in all CSVs on the volume."""
+        contents = [path.read_bytes() for path in sorted(self.volume.glob("*.csv"))]
+        return [row["examId"] for content in contents for row in rows_of(content)]
+
+    def assert_each_exam_has_one_row(self) -> None:
+        """Every exam that Proctor changed was changed once, and is in exactly one row."""
+        changed = expired(self.proctor)
+        assert sorted(self.exam_ids) == sorted(changed)
+        assert max(Counter(changed).values(), default=1) == 1
+
+    def close(self) -> None:
+        self.kubectl("delete", "namespace", self.name, "--wait=false")
+        self.kubectl("delete", "persistentvolume", self.name, "--ignore-not-found", "--wait=false")
+
+
+Deploy = Callable[..., Deployment]
+"""Deploys the job for a new Proctor with the fields of `Scenario`: `deploy(faults=["503"], settings={…})`."""
+
+
+def terminated(pod: dict[str, Any]) -> dict[str, Any]:
+    """How a pod's container ended."""
+    state = pod["status"]["containerStatuses"][0]["state"]["terminated"]
+    assert isinstance(state, dict)
+    return state

@@ -1,0 +1,87 @@
+"""What else the README has an operator set, and what is seen where something is missing."""
+
+from pathlib import Path
+
+import trustme
+
+from tests.cluster.deployment import IMAGE, Deploy, Deployment
+
+CA_LINE = "# - secrets/ca.pem  # your own CA"
+
+
+def test_your_own_ca_is_a_file_beside_the_secrets(prepare: Deploy, tmp_path: Path, cluster: str) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert(cluster)
+    certificate, key, ca = tmp_path / "cert.pem", tmp_path / "key.pem", tmp_path / "ca.pem"
+    issued.cert_chain_pems[0].write_to_path(str(certificate))
+    issued.private_key_pem.write_to_path(str(key))
+    authority.cert_pem.write_to_path(str(ca))
+    deployment = prepare(certificate=(str(certificate), str(key)))
+    deployment.create_volume()
+    deployment.edit("job", (CA_LINE, CA_LINE.removeprefix("# ")))
+    deployment.fill_in(TLS_CA_FILE="/run/secrets/ca.pem")
+    deployment.write_secrets()
+    deployment.run("cp ca.pem deploy/kubernetes/job/secrets/")
+    deployment.apply()
+    deployment.start("run")
+    deployment.wait("job/run", "Complete")
+    deployment.assert_each_exam_has_one_row()
+    assert deployment.proctor.url.startswith("https:")
+
+
+def test_client_credentials_need_no_password_file(prepare: Deploy) -> None:
+    deployment = prepare()
+    deployment.create_volume()
+    deployment.edit("job", ("      - secrets/auth_password  #", "      # - secrets/auth_password  #"))
+    deployment.fill_in(AUTH_GRANT_TYPE="client_credentials", AUTH_USERNAME="")
+    deployment.write_secrets()
+    deployment.run("rm deploy/kubernetes/job/secrets/auth_password")
+    deployment.apply()
+    deployment.start("run")
+    deployment.wait("job/run", "Complete")
+    deployment.assert_each_exam_has_one_row()
+
+
+def test_a_missing_secret_is_named_in_describe(deploy: Deploy) -> None:
+    deployment = deploy()
+    deployment.kubectl("delete", "secret", "force-submit-proctor")
+    deployment.start("run")
+    deployment.wait_for_event("FailedMount")
+    assert 'secret "force-submit-proctor" not found' in describe(deployment)
+
+
+def test_an_image_that_cannot_be_pulled_is_named_in_describe(prepare: Deploy) -> None:
+    deployment = prepare()
+    deployment.create_volume()
+    deployment.edit("image", (IMAGE.split(":")[0], "registry.invalid/force-submit-proctor"))
+    deployment.fill_in()
+    deployment.write_secrets()
+    deployment.apply()
+    deployment.start("run")
+    deployment.wait_for_event("Failed")
+    assert 'Failed to pull image "registry.invalid/force-submit-proctor' in describe(deployment)
+
+
+def test_a_claim_without_a_volume_is_named_in_describe(prepare: Deploy) -> None:
+    deployment = prepare()
+    deployment.fill_in()
+    deployment.write_secrets()
+    deployment.apply()
+    deployment.start("run")
+    deployment.wait_for_event("FailedScheduling")
+    assert "unbound immediate PersistentVolumeClaims" in describe(deployment)
+
+
+def test_a_namespace_at_the_restricted_level_admits_the_pods_but_no_others(deploy: Deploy) -> None:
+    deployment = deploy()
+    refusal = deployment.run(f"kubectl run other --image={IMAGE} --dry-run=server 2>&1 || true")
+    assert 'violates PodSecurity "restricted:latest"' in refusal
+    warnings = deployment.run(
+        "{ kubectl apply -k deploy/kubernetes/job; kubectl apply -k deploy/kubernetes/fetch; } 2>&1"
+    )
+    assert "PodSecurity" not in warnings
+    deployment.wait("pod/force-submit-fetch", "Ready")
+
+
+def describe(deployment: Deployment) -> str:
+    return deployment.run("kubectl describe pod -l app.kubernetes.io/name=force-submit-proctor")

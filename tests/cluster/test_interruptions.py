@@ -1,0 +1,78 @@
+"""Pods that are deleted, evicted or killed in the middle of a call, judged by the embedded Proctor's record."""
+
+import json
+
+from tests.cluster.deployment import Deploy, terminated
+
+
+def test_a_deleted_pod_writes_the_rows_of_its_call_and_the_next_one_goes_on(deploy: Deploy) -> None:
+    deployment = deploy(faults=["hold"])
+    deployment.start("run")
+    deployment.proctor.held.wait()
+    pod = deployment.pod("run")
+    deployment.kubectl("delete", "pod", pod, "--wait=false")
+    deployment.wait_for_log(pod, "Received SIGTERM")
+    deployment.proctor.release.set()
+    deployment.wait("job/run", "Complete")
+    assert [(one["outcome"], one["exit_code"]) for one in deployment.summaries] == [
+        ("interrupted", 143),
+        ("drained", 0),
+    ]
+    assert not any(one["lost"] for one in deployment.summaries)
+    deployment.assert_each_exam_has_one_row()
+
+
+def test_a_deleted_pod_that_had_lost_a_response_fails_the_job(deploy: Deploy) -> None:
+    deployment = deploy(faults=["500-after", "hold"])
+    deployment.start("run")
+    deployment.proctor.held.wait()
+    pod = deployment.pod("run")
+    deployment.kubectl("delete", "pod", pod, "--wait=false")
+    deployment.wait_for_log(pod, "Received SIGTERM")
+    deployment.proctor.release.set()
+    deployment.wait("job/run", "Failed")
+    (summary,) = deployment.summaries
+    assert (summary["outcome"], summary["exit_code"], len(summary["lost"])) == ("interrupted", 65, 1)
+    lost, received = (call["expired"] for call in deployment.proctor.record)
+    assert sorted(deployment.exam_ids) == sorted(received)
+    assert len(lost) == 100
+
+
+def test_an_evicted_pod_does_not_count_as_an_attempt(deploy: Deploy) -> None:
+    deployment = deploy(faults=["hold"])
+    deployment.start("run")
+    deployment.proctor.held.wait()
+    pod = deployment.pod("run")
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": deployment.name}}
+    path = f"/api/v1/namespaces/{deployment.name}/pods/{pod}/eviction"
+    deployment.kubectl("create", "--raw", path, "-f", "-", content=json.dumps(eviction))
+    deployment.wait_for_log(pod, "Received SIGTERM")
+    deployment.proctor.release.set()
+    deployment.wait("job/run", "Complete")
+    (job,) = deployment.get("jobs")
+    assert not job["status"].get("failed")
+    assert [one["exit_code"] for one in deployment.summaries] == [143, 0]
+    deployment.assert_each_exam_has_one_row()
+
+
+def test_after_a_killed_container_the_next_pod_waits_for_the_call_and_reports_its_window(deploy: Deploy) -> None:
+    deployment = deploy(latency=12, settings={"READ_TIMEOUT": "20"})
+    proctor = deployment.proctor
+    deployment.start("run")
+    proctor.call_began.wait()
+    proctor.scenario.latency = 0
+    deployment.kill_container(deployment.pod("run"))
+    deployment.wait("job/run", "Failed")
+    assert deployment.exit_codes("run") == [137, 65]
+    log = terminated(deployment.pods("run")[1])["message"]
+    assert "Proctor may still be at work on the last call of an earlier run" in log
+    killed, *others = proctor.record
+    assert killed["changed"] < min(call["start"] for call in others)  # no two calls at work at once
+    assert [one["outcome"] for one in deployment.summaries] == ["killed", "drained"]
+    (window,) = deployment.summaries[1]["lost"]
+    assert window["start"] <= killed["start"][:23] + "Z"
+    assert killed["changed"][:23] + "Z" <= window["end"]
+    assert sorted([*deployment.exam_ids, *killed["expired"]]) == sorted(
+        exam_id for call in proctor.record for exam_id in call["expired"]
+    )
+    assert len({exam_id for call in proctor.record for exam_id in call["expired"]}) == 250
