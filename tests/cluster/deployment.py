@@ -168,9 +168,10 @@ class Deployment:
     def pods(self, job: str) -> list[dict[str, Any]]:
         return self.get("pods", "-l", f"batch.kubernetes.io/job-name={job}")
 
-    def pod(self, job: str) -> str:
-        """The name of the one pod that the job has."""
+    def running_pod(self, job: str) -> str:
+        """The name of the one pod of a job that has made a call, once Kubernetes knows that it runs."""
         (pod,) = self.pods(job)
+        self.wait(f"pod/{pod['metadata']['name']}", "Ready")
         return str(pod["metadata"]["name"])
 
     def exit_codes(self, job: str) -> list[int]:

@@ -1,15 +1,17 @@
 """Pods that are deleted, evicted or killed in the middle of a call, judged by the embedded Proctor's record."""
 
 import json
+import subprocess
 
 from tests.cluster.deployment import Deploy, terminated
+from tests.support import ROOT
 
 
 def test_a_deleted_pod_writes_the_rows_of_its_call_and_the_next_one_goes_on(deploy: Deploy) -> None:
     deployment = deploy(faults=["hold"])
     deployment.start("run")
     deployment.proctor.held.wait()
-    pod = deployment.pod("run")
+    pod = deployment.running_pod("run")
     deployment.kubectl("delete", "pod", pod, "--wait=false")
     deployment.wait_for_log(pod, "Received SIGTERM")
     deployment.proctor.release.set()
@@ -26,7 +28,7 @@ def test_a_deleted_pod_that_had_lost_a_response_fails_the_job(deploy: Deploy) ->
     deployment = deploy(faults=["500-after", "hold"])
     deployment.start("run")
     deployment.proctor.held.wait()
-    pod = deployment.pod("run")
+    pod = deployment.running_pod("run")
     deployment.kubectl("delete", "pod", pod, "--wait=false")
     deployment.wait_for_log(pod, "Received SIGTERM")
     deployment.proctor.release.set()
@@ -42,7 +44,7 @@ def test_an_evicted_pod_does_not_count_as_an_attempt(deploy: Deploy) -> None:
     deployment = deploy(faults=["hold"])
     deployment.start("run")
     deployment.proctor.held.wait()
-    pod = deployment.pod("run")
+    pod = deployment.running_pod("run")
     eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": deployment.name}}
     path = f"/api/v1/namespaces/{deployment.name}/pods/{pod}/eviction"
     deployment.kubectl("create", "--raw", path, "-f", "-", content=json.dumps(eviction))
@@ -61,7 +63,7 @@ def test_after_a_killed_container_the_next_pod_waits_for_the_call_and_reports_it
     deployment.start("run")
     proctor.call_began.wait()
     proctor.scenario.latency = 0
-    deployment.kill_container(deployment.pod("run"))
+    deployment.kill_container(deployment.running_pod("run"))
     deployment.wait("job/run", "Failed")
     assert deployment.exit_codes("run") == [137, 65]
     log = terminated(deployment.pods("run")[1])["message"]
@@ -76,3 +78,15 @@ def test_after_a_killed_container_the_next_pod_waits_for_the_call_and_reports_it
         exam_id for call in proctor.record for exam_id in call["expired"]
     )
     assert len({exam_id for call in proctor.record for exam_id in call["expired"]}) == 250
+
+
+def test_a_kubelet_that_is_restarted_does_not_disturb_a_run(deploy: Deploy) -> None:
+    deployment = deploy(faults=["hold"], settings={"READ_TIMEOUT": "300"})
+    deployment.start("run")
+    deployment.proctor.held.wait()
+    deployment.running_pod("run")
+    subprocess.run([ROOT / ".ci" / "cluster", "restart", "kubelet"], check=True)
+    deployment.proctor.release.set()
+    deployment.wait("job/run", "Complete")
+    assert deployment.exit_codes("run") == [0]
+    deployment.assert_each_exam_has_one_row()
