@@ -242,7 +242,7 @@ FAILING_CLOSE = (
 )
 
 
-def test_a_close_that_fails_is_a_failure_and_the_monitor_hears_of_it(
+def test_a_close_that_fails_is_a_failure_and_is_reported_to_the_monitor(
     simulate: Simulate, jobs: Jobs, volume: Path, tmp_path: Path
 ) -> None:
     simulator = simulate()
