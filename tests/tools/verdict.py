@@ -2,25 +2,18 @@
 
 import csv
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote, quote_plus
 
-from app.exceptions import ExitCode
 from tests.support import rows_of
-from tests.tools.scenarios import CAUSES, READ_TIMEOUT, UNKNOWABLE_FAULTS
-from tests.tools.trial import Job, Trial
-
-_MILLISECOND = timedelta(milliseconds=1)
-_LATE = 0.1 * READ_TIMEOUT  # seconds from which on a rejection may be a timeout in disguise
-_CLOCK_SET = 2.0  # seconds; a longer window holds the step of a clock
-_WITHIN_A_CALL = re.compile(r"(write|fsync|lseek64|ftruncate64) .*\.partial|.* \.lock")  # steps: system call and file
-_BETWEEN_CODES = {ExitCode.OK, ExitCode.UNAVAILABLE, ExitCode.TRY_LATER}  # must not hide that responses were lost
+from tests.tools.alarms import Causes, Window, kind_of
+from tests.tools.exit_codes import exit_problems
+from tests.tools.trial import Trial
 
 
 @dataclass
@@ -40,18 +33,6 @@ class Tally:
             if isinstance(value, Counter):
                 value.update(getattr(other, name))
         self.broken += other.broken
-
-
-class Window(NamedTuple):
-    """A reported window."""
-
-    start: datetime
-    end: datetime
-    reason: str
-
-    @classmethod
-    def of(cls, content: dict[str, Any], reason: str) -> "Window":
-        return cls(datetime.fromisoformat(content["start"]), datetime.fromisoformat(content["end"]), reason)
 
 
 class Verdict:
@@ -105,7 +86,9 @@ class Verdict:
         self._judge_summaries()
         self._judge_windows(lost)
         for job, log in zip(self.trial.jobs, self.logs, strict=True):
-            self.broken(f"exit code {job.code} ({job.disturbance}, {job.step})", list(self._exit_problems(job, log)))
+            self.broken(
+                f"exit code {job.code} ({job.disturbance}, {job.step})", list(exit_problems(self.trial, job, log))
+            )
 
         counts["runs"] += 1
         counts["jobs"] += len(self.trial.jobs)
@@ -122,7 +105,7 @@ class Verdict:
         self.tally.disturbances.update(job.disturbance for job in self.trial.jobs)
         self.tally.exit_codes.update(str(job.code) for job in self.trial.jobs)
         self.tally.steps.update(
-            f"{job.sabotage.what}{' once' * job.sabotage.once}: {_kind(job.step)}"
+            f"{job.sabotage.what}{' once' * job.sabotage.once}: {kind_of(job.step)}"
             for job in self.trial.jobs
             if job.sabotage
         )
@@ -203,139 +186,16 @@ class Verdict:
 
     def _judge_windows(self, lost: list[dict[str, Any]]) -> None:
         windows = self._reported() | self._logged_windows()
+        causes = Causes(self.trial, self.logs, self.summaries)
         for window in windows:
             if any(self._holds(window, call) for call in lost):
                 self.tally.counts["windows with a loss"] += 1
                 continue
-            cause, avoidable = self._cause(window)
+            cause, avoidable = causes.of(window)
             self.tally.false_alarms[f"{'AVOIDABLE' if avoidable else 'unavoidable'}: {cause}"] += 1
             if avoidable:
                 self.tally.counts["PROMISED 0: false alarms that could be avoided"] += 1
                 self.broken("a false alarm that could be avoided", (cause, window[2], *map(str, window[:2])))
-
-    def _cause(self, window: Window) -> tuple[str, bool]:
-        """What led to a window in which nothing was lost, and whether the job could have known."""
-        if window.reason == "the run was killed":
-            return self._cause_of_killed(window)
-        if window.reason == "the CSV could not be written":
-            return "the CSV could not be written, its rows are in the log", False
-        if window.reason == "a second signal ended the call":
-            return "second signal in a call", False
-        return self._cause_by_faults(window)
-
-    def _cause_by_faults(self, window: Window) -> tuple[str, bool]:
-        calls = self._first_calls(window)
-        names = [call["fault"] for call in calls]
-        for name in names:
-            if name in UNKNOWABLE_FAULTS:
-                return name, False
-        if {"repeat", "no-flag"} & set(names) and "not its list of exams" in window.reason:
-            return "repeat of what is no list of exams, or a response without list and flag", False
-        seconds = (window.end - window.start).total_seconds() - READ_TIMEOUT
-        if "Proctor responded" in window.reason and _LATE <= seconds < _CLOCK_SET:
-            return "rejected late, as this machine was busy", False
-        if "no complete response within" in window.reason and any(_slow(call) for call in calls):
-            return "responded after READ_TIMEOUT, as this machine was busy", False
-        return f"{'/'.join(names) or 'no call'}: {window.reason}", True
-
-    def _first_calls(self, window: Window) -> list[dict[str, Any]]:
-        """The call that a window begins with; two where the times, in milliseconds, do not tell which."""
-        for ahead in {0, self.trial.seconds_ahead}:
-            start, end = (time - timedelta(seconds=ahead) for time in window[:2])
-            calls = [call for call in self.record if start <= datetime.fromisoformat(call["start"]) <= end]
-            if calls:
-                begins = datetime.fromisoformat(calls[0]["start"])
-                return calls[: 2 if begins - start <= _MILLISECOND else 1]
-        return []
-
-    def _cause_of_killed(self, window: Window) -> tuple[str, bool]:
-        job, log = self._killed_job(window)
-        if job and not job.killed:
-            return "storage failed before the summary with the lost responses was written", False
-        if not job or not _of_event(log, "start"):
-            return "killed before the first call", True
-        if lost := _of_event(log, "response_lost"):
-            return self._cause_by_faults(Window.of(lost[0], lost[0]["reason"]))
-        if not job.step:
-            return "killed by a signal in a call", False
-        avoidable = not _WITHIN_A_CALL.fullmatch(job.step) or not (job.calls or job.step.endswith(".lock"))
-        return f"{job.disturbance}: {_kind(job.step)}", avoidable
-
-    def _killed_job(self, window: Window) -> tuple[Job | None, list[dict[str, Any]]]:
-        """The last job of that name: one that is killed before there is its CSV leaves its name to the next."""
-        reports = [(name, one) for name, summary in self.summaries.items() for one in summary["lost"]]
-        reports += [(event["csv"], event) for event in _of_event(self.events, "killed_run") if "start" in event]
-        names = {name for name, content in reports if Window.of(content, window.reason) == window}
-        for job, log in reversed([*zip(self.trial.jobs, self.logs, strict=True)]):
-            places = [event["output"] for event in _of_event(log, "start")]
-            places.append(job.step)
-            if (job.killed or "storage" in job.disturbance) and any(
-                name in place for name in names for place in places
-            ):
-                return job, log
-        return None, []
-
-    def _exit_problems(self, job: Job, log: list[dict[str, Any]]) -> Iterator[str]:
-        """What does not fit the exit code of a job."""
-        code, disturbance = job.code, job.disturbance
-        if code < 0:
-            by_signal = "KILL" in disturbance or disturbance.endswith("at the start")
-            if not by_signal and not disturbance.startswith("killed"):
-                yield "it was killed"
-            return
-        if not log:
-            return
-        ends = [event for event in log if event["event"] == "end"]
-        summary = ends[-1].get("summary") if ends else None
-        if not ends:
-            yield "the log has no end"
-        elif not summary:
-            if code not in (ExitCode.CONFIGURATION, 130, 143):
-                yield "the log has no summary"
-        else:
-            yield from self._summary_problems(job, log, summary)
-        met = {call["fault"] for call in job.calls} | set(job.token_faults)
-        if self.trial.scenario.token_calls or self.trial.scenario.token_seconds < 10:
-            met.add("token-expired")
-        if code in CAUSES and not met & CAUSES[code] and not disturbance.endswith("wrong"):
-            yield f"no reason in {met}"
-        if code == ExitCode.OUTPUT and not disturbance.startswith(("storage", "reader")) and " and " not in disturbance:
-            yield "no output failed"
-        if code == ExitCode.TRY_LATER and disturbance != "others at once":
-            yield "no other run"
-        if code == ExitCode.BUG:
-            yield "a bug"
-
-    def _summary_problems(self, job: Job, log: list[dict[str, Any]], summary: dict[str, Any]) -> Iterator[str]:
-        code, outcome, lost = job.code, summary["outcome"], summary["lost"]
-        failed = [event for event in log if event["event"] in ("output_failed", "unwritten_row")]
-        if summary["exit_code"] != code and not failed:
-            yield f"the log says {summary['exit_code']}"
-        if lost and (code in _BETWEEN_CODES or code > 128):
-            yield f"it hides {len(lost)} lost responses"
-        if code == ExitCode.RESPONSES_LOST and not lost:
-            yield "no response was lost"
-        if code == ExitCode.OK and (failed or outcome not in ("drained", "no_progress")):
-            yield f"{outcome}, {failed}"
-        if code > 128 and outcome != "interrupted":
-            yield str(outcome)
-        if outcome == "interrupted" and not job.disturbance.startswith("SIG"):
-            yield "nobody interrupted it"
-
-
-def _slow(call: dict[str, Any]) -> bool:
-    """Whether the server took longer over a call than its scenario has it."""
-    start, end = (datetime.fromisoformat(call[name]) for name in ("start", "end"))
-    return (end - start).total_seconds() > READ_TIMEOUT / 2
-
-
-def _of_event(log: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
-    return [event for event in log if event["event"] == name]
-
-
-def _kind(step: str) -> str:
-    """A step without the name of the run."""
-    return re.sub(r" \S*?(\.csv\.partial|\.json\.tmp|\.json|\.csv|\.lock)?$", r" \1", step) if step else "not reached"
 
 
 def _complete_rows(content: bytes) -> bytes:
