@@ -1,6 +1,7 @@
 """The commands of the README's section on Kubernetes, all of them, in their order, as an operator types them."""
 
 import re
+import shlex
 import stat
 
 from tests.cluster.deployment import Deploy
@@ -21,12 +22,10 @@ def test_the_readmes_commands_work(prepare: Deploy) -> None:
     deployment.create_volume()
     deployment.fill_in()
     credentials = deployment.proctor.scenario.credentials
-    apply, check, run, look, fetch = (
-        block.replace("the client secret", credentials["client_secret"]).replace(
-            "the password", credentials["password"]
-        )
-        for block in commands()
-    )
+    apply, check, run, look, fetch = commands()
+    for prompt, credential in ("Client secret", "client_secret"), ("Password", "password"):
+        typed = f"secret={shlex.quote(credentials[credential])}"
+        apply = apply.replace(f"read -rsp '{prompt}: ' secret", typed)
     deployment.run(apply)
 
     checked = deployment.run(check)
