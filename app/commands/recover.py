@@ -12,8 +12,8 @@ from app.exceptions import ExitCode, OutputFailed, UnexpectedResponse
 from app.logs import log_event, timestamp
 from app.model import Exam
 from app.output.csv_report import csv_bytes
-from app.output.files import PARTIAL, stem_of_run
-from app.output.lock import Lock, is_locked
+from app.output.files import PARTIAL, give_to_owner_of, stem_of_run
+from app.output.lock import LOCK, Lock, is_locked
 from app.output.past_runs import PastRun
 from app.output.volume import unusable
 from app.recovery.csvs import csvs_in, not_in
@@ -65,7 +65,10 @@ def _configure_logs() -> None:
 def _held(directory: Path) -> Iterator[None]:
     """Hold the directory, so that no run changes it meanwhile, and do what an earlier recovery has left."""
     try:
+        is_new = not (directory / LOCK).exists()
         lock = Lock(directory)
+        if is_new:
+            give_to_owner_of(directory, directory / LOCK)
         try:
             finish(directory)
             yield

@@ -15,6 +15,7 @@ from app.logs import log_event, parse_timestamp, timestamp
 from app.model import Exam
 from app.output.csv_report import csv_bytes
 from app.output.files import give_to_owner_of, opener, sync_directory, write_json
+from app.output.lock import LOCK
 from app.recovery.query import Period
 
 _JOURNAL = ".recover.json"
@@ -41,13 +42,13 @@ def new_csv(directory: Path, stem: str, what: str) -> Path:
 
 
 def write_csv(path: Path, exams: Iterable[Exam]) -> None:
-    """Write a CSV, durable, complete or not at all; raises OSError."""
+    """Write a CSV to a directory that is locked, durable, complete or not at all; raises OSError."""
     _write_draft(path, exams)
     _publish(path)
 
 
 def resolve(directory: Path, resolution: Resolution, exams: Collection[Exam]) -> None:
-    """Write the exams to the CSV of the resolution, and mark its windows in all summaries.
+    """Write the exams to the CSV of the resolution, and mark its windows in all summaries. The directory is locked.
 
     Raises:
         OSError: nothing was done yet, or `finish` is to be called again.
@@ -119,7 +120,7 @@ def _write_draft(csv: Path, exams: Iterable[Exam]) -> None:
             file.writelines(csv_bytes([exam]) for exam in exams)
             file.flush()
             os.fsync(file.fileno())
-        give_to_owner_of(csv.parent, draft)
+        give_to_owner_of(csv.parent / LOCK, draft)
     except OSError:
         draft.unlink(missing_ok=True)
         raise
