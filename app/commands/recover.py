@@ -75,7 +75,7 @@ def _held(directory: Path) -> Iterator[None]:
         finally:
             lock.release()
     except OSError as error:
-        raise OutputFailed(f"{unusable(directory, error)} Then run the same command again.") from None
+        raise OutputFailed(f"Once this is fixed, run the same command again: {unusable(directory, error)}") from None
 
 
 # The query
