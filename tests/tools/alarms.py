@@ -58,7 +58,7 @@ class Causes:
         seconds = (window.end - window.start).total_seconds() - READ_TIMEOUT
         if "Proctor responded" in window.reason and _LATE <= seconds < _CLOCK_SET:
             return "rejected late, as this machine was busy", False
-        if "no complete response within" in window.reason and any(_slow(call) for call in calls):
+        if "no complete response within" in window.reason and any(_slow(call, window) for call in calls):
             return "responded after READ_TIMEOUT, as this machine was busy", False
         return f"{'/'.join(names) or 'no call'}: {window.reason}", True
 
@@ -97,10 +97,12 @@ class Causes:
         return None, []
 
 
-def _slow(call: dict[str, Any]) -> bool:
-    """Whether the server took longer over a call than its scenario has it."""
+def _slow(call: dict[str, Any], window: Window) -> bool:
+    """Whether the server took longer over a call, or to receive it, than its scenario has it."""
     start, end = (datetime.fromisoformat(call[name]) for name in ("start", "end"))
-    return (end - start).total_seconds() > READ_TIMEOUT / 2
+    on_the_way = (start - window.start).total_seconds()
+    took = (end - start).total_seconds() + (on_the_way if on_the_way < _CLOCK_SET else 0)
+    return took > READ_TIMEOUT / 2
 
 
 def of_event(log: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
