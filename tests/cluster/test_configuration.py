@@ -1,10 +1,11 @@
 """What else the README has an operator set, and what is seen where something is missing."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import trustme
 
-from tests.cluster.deployment import IMAGE, Deploy, Deployment
+from tests.cluster.deployment import IMAGE, PATIENCE, Deploy, Deployment
 
 CA_LINE = "# - secrets/ca.pem  # your own CA"
 
@@ -62,14 +63,19 @@ def test_an_image_that_cannot_be_pulled_is_named_in_describe(prepare: Deploy) ->
     assert 'Failed to pull image "registry.invalid/force-submit-proctor' in describe(deployment)
 
 
-def test_a_claim_without_a_volume_is_named_in_describe(prepare: Deploy) -> None:
+def test_a_claim_without_a_volume_is_named_in_describe_and_the_run_starts_once_there_is_one(prepare: Deploy) -> None:
     deployment = prepare()
     deployment.fill_in()
     deployment.write_secrets()
     deployment.apply()
     deployment.start("run")
-    deployment.wait_for_event("FailedScheduling")
-    assert "unbound immediate PersistentVolumeClaims" in describe(deployment)
+    with ThreadPoolExecutor() as background:
+        log = background.submit(deployment.run, "until kubectl logs -f job/run | grep .; do sleep 1; done")
+        deployment.wait_for_event("FailedScheduling")
+        assert "unbound immediate PersistentVolumeClaims" in describe(deployment)
+        deployment.create_volume()
+        assert "Done: 250 exams" in log.result()
+    deployment.wait("job/run", "Complete")
 
 
 def test_a_namespace_at_the_restricted_level_admits_the_pods_but_no_others(deploy: Deploy) -> None:
@@ -81,6 +87,17 @@ def test_a_namespace_at_the_restricted_level_admits_the_pods_but_no_others(deplo
     )
     assert "PodSecurity" not in warnings
     deployment.wait("pod/force-submit-fetch", "Ready")
+
+
+def test_the_fetch_pod_can_write_on_the_volume_and_ends_at_the_first_signal(deploy: Deploy) -> None:
+    deployment = deploy()
+    deployment.run("kubectl apply -k deploy/kubernetes/fetch")
+    deployment.wait("pod/force-submit-fetch", "Ready")
+    deployment.kubectl("exec", "force-submit-fetch", "--", "touch", "/output/recovered.csv")
+    assert (deployment.volume / "recovered.csv").stat().st_uid == 10001
+    deployment.kubectl("exec", "force-submit-fetch", "--", "sh", "-c", "kill -TERM 1")
+    succeeded = "--for=jsonpath={.status.phase}=Succeeded"
+    deployment.kubectl("wait", "pod/force-submit-fetch", succeeded, f"--timeout={PATIENCE}s")
 
 
 def describe(deployment: Deployment) -> str:
