@@ -138,6 +138,10 @@ class Deployment:
         """Wait until a condition of a thing, such as `Failed` of `job/name`, is true."""
         self.kubectl("wait", thing, f"--for=condition={condition}", f"--timeout={PATIENCE}s")
 
+    def wait_for_held_call(self) -> None:
+        """Wait until a call meets the fault `hold`."""
+        assert self.proctor.held.wait(PATIENCE), "There was no call"
+
     def wait_for_event(self, reason: str) -> str:
         """Wait for an event with that reason, such as `FailedMount`; returns its message."""
         columns = "custom-columns=REASON:.reason,MESSAGE:.message"

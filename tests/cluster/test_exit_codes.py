@@ -61,7 +61,7 @@ def test_an_unavailable_proctor_is_tried_again_by_another_pod(deploy: Deploy) ->
 def test_of_two_runs_at_once_the_second_expires_nothing_and_tries_again_later(deploy: Deploy) -> None:
     deployment = deploy(faults=["hold"])
     deployment.start("first")
-    deployment.proctor.held.wait()
+    deployment.wait_for_held_call()
     deployment.start("second")
     deployment.kubectl("wait", "job/second", "--for=jsonpath={.status.failed}=1", f"--timeout={PATIENCE}s")
     assert deployment.exit_codes("second")[0] == 75

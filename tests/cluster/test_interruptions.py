@@ -3,14 +3,14 @@
 import json
 import subprocess
 
-from tests.cluster.deployment import Deploy, terminated
+from tests.cluster.deployment import PATIENCE, Deploy, terminated
 from tests.support import ROOT
 
 
 def test_a_deleted_pod_writes_the_rows_of_its_call_and_the_next_one_goes_on(deploy: Deploy) -> None:
     deployment = deploy(faults=["hold"])
     deployment.start("run")
-    deployment.proctor.held.wait()
+    deployment.wait_for_held_call()
     pod = deployment.running_pod("run")
     deployment.kubectl("delete", "pod", pod, "--wait=false")
     deployment.wait_for_log(pod, "Received SIGTERM")
@@ -27,7 +27,7 @@ def test_a_deleted_pod_writes_the_rows_of_its_call_and_the_next_one_goes_on(depl
 def test_a_deleted_pod_that_had_lost_a_response_fails_the_job(deploy: Deploy) -> None:
     deployment = deploy(faults=["500-after", "hold"])
     deployment.start("run")
-    deployment.proctor.held.wait()
+    deployment.wait_for_held_call()
     pod = deployment.running_pod("run")
     deployment.kubectl("delete", "pod", pod, "--wait=false")
     deployment.wait_for_log(pod, "Received SIGTERM")
@@ -43,7 +43,7 @@ def test_a_deleted_pod_that_had_lost_a_response_fails_the_job(deploy: Deploy) ->
 def test_an_evicted_pod_does_not_count_as_an_attempt(deploy: Deploy) -> None:
     deployment = deploy(faults=["hold"])
     deployment.start("run")
-    deployment.proctor.held.wait()
+    deployment.wait_for_held_call()
     pod = deployment.running_pod("run")
     eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": deployment.name}}
     path = f"/api/v1/namespaces/{deployment.name}/pods/{pod}/eviction"
@@ -61,7 +61,7 @@ def test_after_a_killed_container_the_next_pod_waits_for_the_call_and_reports_it
     deployment = deploy(latency=12, settings={"READ_TIMEOUT": "20"})
     proctor = deployment.proctor
     deployment.start("run")
-    proctor.call_began.wait()
+    assert proctor.call_began.wait(PATIENCE)
     proctor.scenario.latency = 0
     deployment.kill_container(deployment.running_pod("run"))
     deployment.wait("job/run", "Failed")
@@ -83,7 +83,7 @@ def test_after_a_killed_container_the_next_pod_waits_for_the_call_and_reports_it
 def test_a_kubelet_that_is_restarted_does_not_disturb_a_run(deploy: Deploy) -> None:
     deployment = deploy(faults=["hold"], settings={"READ_TIMEOUT": "300"})
     deployment.start("run")
-    deployment.proctor.held.wait()
+    deployment.wait_for_held_call()
     deployment.running_pod("run")
     subprocess.run([ROOT / ".ci" / "cluster", "restart", "kubelet"], check=True)
     deployment.proctor.release.set()
