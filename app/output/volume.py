@@ -84,7 +84,6 @@ class VolumeReport(CsvReport):
         self._record = record
         self._lost = False
         self._has_summary = False
-        self._has_header = False
 
     def open(self) -> None:
         try:
@@ -95,7 +94,6 @@ class VolumeReport(CsvReport):
             with suppress(OSError):
                 partial_of(self._csv).unlink()
             raise
-        self._has_header = True
 
     def call_begins(self, began: Moment) -> None:
         since = self._record.since if self._record.unreported else began
@@ -138,8 +136,6 @@ class VolumeReport(CsvReport):
             ) from None
 
     def publish(self) -> None:
-        if not self._has_header:
-            return  # the `.partial` was removed: nothing was expired
         if self._lost and not self._has_summary:
             return  # the next run finds the `.partial`, and reports what this one cannot
         try:
