@@ -63,14 +63,15 @@ class Causes:
         return f"{'/'.join(names) or 'no call'}: {window.reason}", True
 
     def _first_calls(self, window: Window) -> list[dict[str, Any]]:
-        """The call that a window begins with; two where the times, in milliseconds, do not tell which."""
+        """The call that a window begins with; more where times in milliseconds, or a clock, do not tell which."""
+        found = []
         for ahead in {0, self._trial.seconds_ahead}:
             start, end = (time - timedelta(seconds=ahead) for time in window[:2])
             calls = [call for call in self._record if start <= datetime.fromisoformat(call["start"]) <= end]
             if calls:
                 begins = datetime.fromisoformat(calls[0]["start"])
-                return calls[: 2 if begins - start <= _MILLISECOND else 1]
-        return []
+                found += calls[: 2 if begins - start <= _MILLISECOND else 1]
+        return found
 
     def _cause_of_killed(self, window: Window) -> tuple[str, bool]:
         job, log = self._ended_job(window)

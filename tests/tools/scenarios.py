@@ -76,13 +76,13 @@ def draw(chance: random.Random, seed: int) -> Scenario:
     """A scenario, of a Proctor and a token endpoint of any generation."""
     exams = chance.choice((0, chance.randrange(50), chance.randrange(400), chance.randrange(400)))
     limit = chance.choice((1 + chance.randrange(9), 10, 50, 100))
-    slow = exams / limit < 10 and chance.random() < 0.3
+    slow = exams / limit < 5 and chance.random() < 0.4
     return Scenario(
         exams=exams,
         limit=limit,
         not_due=chance.choice((0, 0, chance.randrange(30), chance.randrange(120))),
         seed=seed,
-        latency=0.1 if slow else chance.choice((0, 0, 0.002, 0.02)),
+        latency=0.25 if slow else chance.choice((0, 0, 0.002, 0.02)),
         late_seconds=LATE_SECONDS,
         token_calls=chance.choice((0, 0, 1, 3)),
         token_seconds=chance.choice((3600, 3600, 1)),
