@@ -103,7 +103,13 @@ class Jobs:
 
     def start(self, settings: dict[str, str], *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
         """Start the job and return its process, stdout and stderr as pipes unless told otherwise."""
-        environment = {"PATH": os.environ["PATH"], "HOME": str(self.directory), "PYTHONPATH": str(ROOT), **settings}
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.directory),
+            "PYTHONPATH": str(ROOT),
+            "PYTHONDONTWRITEBYTECODE": "1",  # a job whose files may not grow would leave bytecode that is cut off
+            **settings,
+        }
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
         process = subprocess.Popen(
             [sys.executable, "-m", "app", *arguments],

@@ -61,8 +61,6 @@ def test_a_run_takes_its_settings_from_the_dotenv_in_its_directory(simulate: Sim
         "SBAC PT",
         "SBAC%2FPT",
         "100%",
-        "SBAC.PT",
-        "...",
         "Schüler",
         "日本",
         "a?b#c&d+e",
