@@ -1,0 +1,20 @@
+"""Lost responses, recovered in the fetch pod."""
+
+from tests.cluster.deployment import Deploy
+
+
+def test_the_exams_of_a_lost_response_are_recovered_in_the_fetch_pod(deploy: Deploy) -> None:
+    deployment = deploy(faults=["reset-after"], settings={"READ_TIMEOUT": "5"})
+    deployment.start("run")
+    deployment.wait("job/run", "Failed")
+    deployment.run("kubectl apply -k deploy/kubernetes/fetch")
+    deployment.wait("pod/force-submit-fetch", "Ready")
+    recover = ("exec", "-i", "force-submit-fetch", "--", "python", "-m", "app", "recover", "/output")
+    assert "FROM exam.exam_event" in deployment.kubectl(*recover)
+    lost = deployment.proctor.exam_events(deployment.proctor.record[0])
+    columns = ("assessmentKey", "assessmentId", "examId", "studentId", "status")
+    rows = "".join("\t".join(str(change[name]) for name in columns) + "\n" for change in lost)
+    deployment.kubectl(*recover, "--found", "-", "--unverified", content=rows)
+    deployment.assert_each_exam_has_one_row()
+    history = deployment.kubectl("exec", "force-submit-fetch", "--", "python", "-m", "app", "history", "/output")
+    assert "Unresolved" not in history
