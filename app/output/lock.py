@@ -29,7 +29,8 @@ class Record(NamedTuple):
 
     Every exam that was reported to it before `since` is in the CSV. `unreported` says whether a call that began then,
     or one after it, may have changed exams that are not. `last_call` is when the call began that Proctor may still be
-    at work on; `longest_call` is how many seconds one may last.
+    at work on; `longest_call` is how many seconds one may last. `last_lost` is when the last call began whose response
+    was lost.
     """
 
     csv: str
@@ -37,11 +38,13 @@ class Record(NamedTuple):
     unreported: bool
     last_call: Moment | None
     longest_call: float
+    last_lost: Moment | None = None
 
     def to_line(self) -> bytes:
         """The record as one line of JSON."""
-        last = self.last_call and _moment_out(self.last_call)
-        content = self._replace(since=_moment_out(self.since), last_call=last)._asdict()  # type: ignore[arg-type]
+        content = {
+            name: _moment_out(value) if isinstance(value, Moment) else value for name, value in self._asdict().items()
+        }
         return (json.dumps(content) + "\n").encode()
 
     @classmethod
@@ -49,13 +52,14 @@ class Record(NamedTuple):
         """The record that a line holds; None where it holds none."""
         try:
             content = json.loads(line)
-            last = content["last_call"]
+            last_call, last_lost = content["last_call"], content["last_lost"]
             return cls(
                 str(content["csv"]),
                 _moment_in(content["since"]),
                 bool(content["unreported"]),
-                None if last is None else _moment_in(last),
+                None if last_call is None else _moment_in(last_call),
                 _plausible(float(content["longest_call"])),
+                None if last_lost is None else _moment_in(last_lost),
             )
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return None

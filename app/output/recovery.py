@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from collections import Counter
+from functools import reduce
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,10 +87,9 @@ def _window(record: Record | None, name: RunName, longest_call: float, now: Mome
     if not rebooted and not record.unreported:
         return []
     at_most = float("inf") if rebooted else longest
-    window = Window.of_call(record.since, now, reason, grace=longest, longest=at_most)
-    if record.last_call:
-        window = window.joined(Window.of_call(record.last_call, now, reason, grace=longest, longest=at_most))
-    return [window]
+    calls = [began for began in (record.since, record.last_lost, record.last_call) if began]
+    windows = [Window.of_call(began, now, reason, grace=longest, longest=at_most) for began in calls]
+    return [reduce(Window.joined, windows)]
 
 
 def _seconds_at_work(record: Record | None, now: Moment) -> float:

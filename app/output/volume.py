@@ -82,7 +82,6 @@ class VolumeReport(CsvReport):
         self._file = file
         self._lock = lock
         self._record = record
-        self._lost = False
         self._has_summary = False
 
     def open(self) -> None:
@@ -103,7 +102,8 @@ class VolumeReport(CsvReport):
         self._all_reported()
 
     def response_lost(self) -> None:
-        self._lost = True  # from now on `since` stays, so that the window of a killed run has this response in it
+        # From now on `since` stays: the window of a killed run has every response in it that was lost.
+        self._record = self._record._replace(last_lost=self._record.last_call)
 
     def write(self, exams: Sequence[Exam]) -> None:
         super().write(exams)
@@ -111,7 +111,7 @@ class VolumeReport(CsvReport):
 
     def _all_reported(self) -> None:
         """The last call has ended, and its exams are in the CSV; those of a lost response are not."""
-        if not self._lost:
+        if not self._record.last_lost:
             self._record = self._record._replace(since=Moment.now(), unreported=False)
         self._keep(self._record._replace(last_call=None))
 
@@ -136,7 +136,7 @@ class VolumeReport(CsvReport):
             ) from None
 
     def publish(self) -> None:
-        if self._lost and not self._has_summary:
+        if self._record.last_lost and not self._has_summary:
             return  # the next run finds the `.partial`, and reports what this one cannot
         try:
             partial_of(self._csv).rename(self._csv)

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
@@ -12,8 +13,10 @@ import pytest
 
 from app.model import Moment
 from app.output.lock import Record
+from app.output.volume import Volume
+from app.signals import Stop
 from app.simulator import Simulator
-from tests.output.volumes import PLAIN, all_ids, content, holds, ids, instant, leave, only
+from tests.output.volumes import PLAIN, ROW, all_ids, content, holds, ids, instant, leave, only
 from tests.support import HEADER_LINE, PATIENCE, QUICK, Jobs, Run, Simulate, expired
 
 HOUR = timedelta(hours=1)
@@ -184,6 +187,24 @@ def test_a_call_that_began_as_long_ago_as_one_can_last_is_not_waited_for(
     assert record.last_call
     assert instant(window["start"]) <= record.since.wall
     assert record.last_call.wall + timedelta(seconds=60) <= instant(window["end"]) < datetime.now(UTC)
+
+
+def test_the_window_of_a_run_killed_between_two_calls_holds_every_response_that_it_had_lost(volume: Path) -> None:
+    first, last, good = ago(3), ago(2), ago(1)
+    with closing(Volume(volume, 60)) as held:
+        report = held.report("SBAC_PT", Stop())
+        report.open()
+        for began in (first, last):
+            report.call_begins(began)
+            report.response_lost()
+        report.call_begins(good)
+        report.write([ROW])
+        report.close()  # all that a kill does
+    with closing(Volume(volume, 60)) as held:
+        (window,), wait = held.recover()
+    assert window.start <= first.wall
+    assert last.wall + timedelta(seconds=60) <= window.end < good.wall
+    assert wait == 0
 
 
 def test_a_record_of_another_boot_widens_the_window_also_where_all_was_reported(
