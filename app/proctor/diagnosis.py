@@ -46,8 +46,8 @@ def of_unsent(error: Exception, url: str) -> Exception | None:
     if isinstance(error, (ValueError, TypeError)):  # from deep within the libraries, for unusable hosts and proxies
         kind = type(error).__name__
         return Misconfigured(f"{host} cannot be called ({kind}). Check its URL, and HTTP_PROXY and HTTPS_PROXY.")
-    if isinstance(error, (requests.RequestException, urllib3.exceptions.HTTPError, OSError)):
-        through = " through the proxy" if isinstance(error, requests.exceptions.ProxyError) else ""
+    if isinstance(error, (requests.RequestException, urllib3.exceptions.HTTPError, OSError, BrokenResponse)):
+        through = " through the proxy" if isinstance(error, (requests.exceptions.ProxyError, BrokenResponse)) else ""
         reason = f"the proxy refused the connection with {tunnel}" if tunnel else reason_of(error)
         return Transient(f"{host} cannot be reached{through}: {reason}")
     return None
