@@ -102,11 +102,11 @@ def _seconds_at_work(record: Record | None, now: Moment) -> float:
 
 
 def _lost_in(summary: Path) -> list[Window] | None:
-    """The windows that a summary lists; None where there is none that can be read."""
+    """The windows that a summary lists and nobody has resolved; None where there is none that can be read."""
     try:
-        lost = json.loads(summary.read_bytes())["lost"]
+        lost = [one for one in json.loads(summary.read_bytes())["lost"] if not one.get("resolved")]
         return [Window(parse_timestamp(one["start"]), parse_timestamp(one["end"]), str(one["reason"])) for one in lost]
-    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
 
 

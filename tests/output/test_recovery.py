@@ -164,6 +164,18 @@ def test_a_run_that_was_killed_in_the_ping_of_its_end_gets_its_final_name_and_a_
     assert run(simulator, OUTPUT_DIR=str(volume)).code == 0
 
 
+def test_a_window_that_was_resolved_before_the_next_run_is_not_reported_again(
+    simulate: Simulate, run: Run, volume: Path
+) -> None:
+    stem = leave(volume, 0, HEADER_LINE + PLAIN)
+    window = {"start": "2026-04-01T02:00:00.000Z", "end": "2026-04-01T02:05:00.000Z", "reason": "?"}
+    summary = json.dumps({"lost": [window | {"resolved": {"how": "recovered"}}]})
+    (volume / f"{stem}.json").write_text(summary)
+    result = run(simulate(exams=0), OUTPUT_DIR=str(volume))
+    assert (result.code, result.summary["lost"]) == (0, [])
+    assert (volume / f"{stem}.json").read_text() == summary
+
+
 @pytest.mark.parametrize("summary", [b"", b"[]", b"{}", b'{"lost": [{"start": "soon"}]}', FAR_OFF, b"[" * 100_000])
 def test_a_summary_that_cannot_be_read_is_written_anew(
     simulate: Simulate, run: Run, volume: Path, summary: bytes
