@@ -109,10 +109,14 @@ class Lock:
         return Record.from_line(self._file.read(_LONGEST_RECORD).partition(b"\n")[0])
 
     def write(self, record: Record) -> None:
-        """Replace the record. What cannot be written only widens the window of a killed run."""
+        """Replace the record, or leave none where that fails: it only widens the window of a killed run."""
+        line = record.to_line()
         with suppress(OSError):
             self._file.seek(0)
-            self._file.write(record.to_line())
+            if self._file.write(line) == len(line):
+                return
+        with suppress(OSError):
+            self._file.truncate(0)
 
 
 def busy(directory: Path) -> Busy:

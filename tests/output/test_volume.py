@@ -293,7 +293,34 @@ def test_a_record_of_the_call_that_cannot_be_written_stops_nothing(
     simulate: Simulate, jobs: Jobs, volume: Path, tmp_path: Path, write: str
 ) -> None:
     """It only widens the window of a killed run."""
-    code = (
+    simulator = simulate()
+    settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume)}
+    result = jobs.run(settings | sabotaged(tmp_path, writing_records_by(write)))
+    assert result.code == 0
+    assert all_ids(volume) == sorted(expired(simulator))
+
+
+@pytest.mark.parametrize("fail", ["refuse()", "real.write(self, data[:5])"])
+def test_the_call_of_a_killed_run_is_reported_also_where_its_record_could_not_be_written(
+    simulate: Simulate, jobs: Jobs, run: Run, volume: Path, tmp_path: Path, fail: str
+) -> None:
+    write = f"lambda self, data: {fail} if b'\"unreported\": true' in data else real.write(self, data)"
+    simulator = simulate(faults=["hold"])
+    settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume)}
+    killed = jobs.start(settings | sabotaged(tmp_path, writing_records_by(write)))
+    assert simulator.held.wait(PATIENCE)
+    killed.kill()
+    jobs.finish(killed)
+    simulator.release.set()
+    result = run(simulator, OUTPUT_DIR=str(volume))
+    assert result.code == 65
+    (window,) = result.summary["lost"]
+    assert holds(window, simulator.record[0]["start"])
+
+
+def writing_records_by(write: str) -> str:
+    """The code that makes `write` the way in which bytes get into the lock file."""
+    return (
         "import builtins\nreal = io.FileIO\nplain = open\n"
         f"class Lock(real):\n    write = {write}\n"
         "def opening(path, mode='r', *rest, **options):\n"
@@ -301,11 +328,6 @@ def test_a_record_of_the_call_that_cannot_be_written_stops_nothing(
         "    return Lock(path, 'r+', opener=options['opener'])\n"
         "builtins.open = opening\n"
     )
-    simulator = simulate()
-    settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume)}
-    result = jobs.run(settings | sabotaged(tmp_path, code))
-    assert result.code == 0
-    assert all_ids(volume) == sorted(expired(simulator))
 
 
 def test_writes_that_are_short_are_continued(simulate: Simulate, jobs: Jobs, volume: Path, tmp_path: Path) -> None:
