@@ -141,6 +141,8 @@ class _Calls:
         except Interrupted:
             if self._endpoint.sent:
                 self.note_lost(began, "a second signal ended the call", grace)
+            else:
+                self._report.nothing_changed()
             raise
         except ResponseLost as lost:
             self.note_lost(began, str(lost), grace)

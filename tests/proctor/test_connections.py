@@ -166,16 +166,20 @@ def await_connecting(process: Popen[bytes], port: int) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="only Linux shows connections that are being opened")
-def test_two_signals_while_the_connection_is_opened_end_the_run_without_a_loss(simulate: Simulate, jobs: Jobs) -> None:
+def test_two_signals_while_the_connection_is_opened_end_the_run_without_a_loss(
+    simulate: Simulate, jobs: Jobs, run: Run, tmp_path: Path
+) -> None:
+    simulator = simulate()
     with full_backlog() as port:
-        url = {"PROCTOR_URL": f"http://127.0.0.1:{port}", "CONNECT_TIMEOUT": "3600"}
-        process = jobs.start({**simulate().settings(), **QUICK, **url})
+        url = {"PROCTOR_URL": f"http://127.0.0.1:{port}", "CONNECT_TIMEOUT": "3600", "OUTPUT_DIR": str(tmp_path)}
+        process = jobs.start({**simulator.settings(), **QUICK, **url})
         await_connecting(process, port)
         process.send_signal(SIGTERM)
         process.send_signal(SIGINT)
         result = jobs.finish(process)
     assert result.code in (128 + SIGTERM, 128 + SIGINT)
     assert (result.summary["outcome"], result.summary["lost"]) == ("interrupted", [])
+    assert run(simulator, OUTPUT_DIR=str(tmp_path)).events("earlier_call") == []
 
 
 def test_redirects_of_the_token_endpoint_are_not_followed(simulate: Simulate, run: Run) -> None:
@@ -225,6 +229,17 @@ def test_a_proxy_that_refuses_the_tunnel_keeps_the_request_from_being_sent(simul
     assert was_not_sent(simulator, result, attempts=2)
     assert len(server.connections) == 2
     assert "proxy refused the connection with 502" in result.message
+
+
+def test_a_proxy_that_does_not_respond_to_the_tunnel_keeps_the_request_from_being_sent(
+    simulate: Simulate, run: Run
+) -> None:
+    simulator = simulate()
+    with serving(Connection.wait_closed) as server:
+        proxy = {"HTTPS_PROXY": server.url, "PROCTOR_URL": "https://proctor.invalid"}
+        result = run(simulator, **proxy, MAX_ATTEMPTS="2", READ_TIMEOUT="1")
+    assert was_not_sent(simulator, result, attempts=2)
+    assert "cannot be reached through the proxy: no complete response within 1 seconds" in result.message
 
 
 @pytest.mark.parametrize("proxy", ["http://127.0.0.1:1", "http://nowhere.invalid:3128"])
