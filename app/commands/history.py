@@ -19,15 +19,13 @@ _CLOCKS_DIFFER = timedelta(minutes=5)
 def history(directory: Path, max_age: timedelta | None) -> int:
     """Print the table and what is wrong; return 0 if nothing is.
 
-    Wrong is: a window that is unresolved, a run that was killed and none after it, and a client whose last run failed
-    or ended longer than `max_age` ago.
+    Wrong is: a window that is unresolved, a summary that cannot be read and may list one, a run that was killed and
+    none after it, and a client whose last run failed or ended longer than `max_age` ago.
     """
     runs, unreadable = past_runs(directory)
     if runs:
         _print_table(runs)
-    for sentence in unreadable:
-        print_line(sentence)
-    problems = [*_lost(runs, directory), *_killed(directory), *_last_runs(runs, max_age)]
+    problems = [*unreadable, *_lost(runs, directory), *_killed(directory), *_last_runs(runs, max_age)]
     if not runs and not problems:
         problems = [f"No run has left its summary in {directory}."]
     for problem in problems:

@@ -60,7 +60,10 @@ def past_runs(directory: Path) -> tuple[list[PastRun], list[str]]:
         try:
             runs.append(_past_run(path, json.loads(path.read_bytes())))
         except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-            unreadable.append(f"{path.name} is ignored: it is not a readable summary ({type(error).__name__}).")
+            unreadable.append(
+                f"{path.name} is not a readable summary ({type(error).__name__}), and windows in it go unseen. Make it"
+                " readable, or move it away."
+            )
     return sorted(runs, key=lambda run: run.started), unreadable
 
 

@@ -230,13 +230,13 @@ def test_a_window_in_a_summary_of_the_future_is_unresolved_as_well(volume: Path,
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"started": 1}', FAR_OFF, "\udcff", "[" * 100_000])
-def test_what_is_not_a_summary_is_named_and_ignored(volume: Path, history: History, text: str) -> None:
+def test_a_summary_that_cannot_be_read_fails_as_it_may_list_a_window(volume: Path, history: History, text: str) -> None:
     leave(volume, 2)
     (volume / "expired_exams_SBAC_PT_20260401T020000Z.json").write_bytes(text.encode(errors="surrogateescape"))
     (volume / "other.json").write_text(text, errors="surrogateescape")
     code, (_, *lines) = history()
-    assert code == 0
-    assert lines[-1].startswith("expired_exams_SBAC_PT_20260401T020000Z.json is ignored")
+    assert code == 1
+    assert lines[-1].startswith("expired_exams_SBAC_PT_20260401T020000Z.json is not a readable summary")
     assert len(lines) == 2
 
 
