@@ -83,7 +83,7 @@ def _killed(directory: Path) -> Iterator[str]:
     for partial in sorted(directory.glob(f"expired_exams_*.csv{PARTIAL}")):
         if is_locked(partial):
             print_line(f"{partial.name} is of a run that is under way.")
-        else:
+        elif partial.exists():  # else the run has just ended
             yield (
                 f"{partial.name} is of a run that was killed. Run again soon: the next run cleans up after it, and"
                 " reports the window of the call that was under way, if any."
