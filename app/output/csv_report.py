@@ -36,7 +36,7 @@ class CsvReport:
         try:
             self._durable = is_regular(self._descriptor)
             self._named = os.fstat(self._descriptor).st_nlink > 0
-            _, problem = self._append(csv_bytes([Exam._fields]))
+            _, problem = self._append(HEADER)
             if problem:
                 raise problem
         except (OSError, Interrupted) as error:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from app.logs import log_event, parse_timestamp, timestamp
 from app.model import Exam
-from app.output.csv_report import csv_bytes
+from app.output.csv_report import HEADER, csv_bytes
 from app.output.files import give_to_owner_of, opener, sync_directory, write_json
 from app.output.lock import LOCK
 from app.recovery.query import Period
@@ -116,7 +116,7 @@ def _write_draft(csv: Path, exams: Iterable[Exam]) -> None:
     draft = _draft_of(csv)
     try:
         with open(draft, "wb", opener=opener) as file:
-            file.write(csv_bytes([Exam._fields]))
+            file.write(HEADER)
             file.writelines(csv_bytes([exam]) for exam in exams)
             file.flush()
             os.fsync(file.fileno())
