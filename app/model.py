@@ -17,6 +17,10 @@ class Exam(NamedTuple):
     updatedExamStatus: str  # noqa: N815
 
 
+STATUSES = ("expired", "completed")
+"""What Proctor reports as the status of an exam that it changed."""
+
+
 class Batch(NamedTuple):
     """The exams that one call changed, whether Proctor has more, and what was unexpected about the response."""
 

@@ -10,9 +10,8 @@ from typing import Any
 from app import __version__
 from app.exceptions import Ending, ExitCode, Outcome, OutputFailed, exit_code
 from app.logs import log_event, timestamp
-from app.model import Exam, Moment, Window
+from app.model import STATUSES, Exam, Moment, Window
 
-_STATUSES = ("expired", "completed")
 _STATUS = attrgetter("updatedExamStatus")
 
 _MEANING = {
@@ -29,7 +28,7 @@ _MEANING = {
 
 def status_of(cell: str) -> str:
     """What an exam is counted as. Older deployments of Proctor do not report the status."""
-    return cell if cell in _STATUSES else "unknown"
+    return cell if cell in STATUSES else "unknown"
 
 
 def _plural(number: int, one: str, many: str | None = None) -> str:
@@ -128,7 +127,7 @@ class Summary:
             "outcome": self.outcome,
             "exit_code": self.exit_code if self.ended else None,
             "message": self.message,
-            "exams": {status: self.exams[status] for status in (*_STATUSES, "unknown")},
+            "exams": {status: self.exams[status] for status in (*STATUSES, "unknown")},
             "calls": self.calls,
             "retries": self.retries,
             "lost": [

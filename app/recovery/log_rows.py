@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from app.logs import log_event, parse_timestamp
-from app.model import Exam
+from app.model import STATUSES, Exam
 from app.recovery.texts import lines, shown
 
 # Other tools put their own words before a line, such as the name of a container.
 _TEXT = re.compile(r"(\S+Z) ERROR +UNWRITTEN ROW (.*)")
 _AS_JSON = "AS JSON "
 _JSON = re.compile(r'\{.*"event": "unwritten_row".*')
-_STATUSES = ("expired", "completed")
 
 
 class LogRow(NamedTuple):
@@ -47,7 +46,7 @@ def read_log(source: Path) -> LogRows:
             continue
         try:
             row = _of_text(*text.groups()) if text else _of_json(line[line.index("{") :])
-            if not line.endswith("\n") and row.exam.updatedExamStatus not in _STATUSES:
+            if not line.endswith("\n") and row.exam.updatedExamStatus not in STATUSES:
                 raise ValueError  # truncated
             rows.append(row)
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError, csv.Error):
