@@ -78,9 +78,6 @@ def _held(directory: Path) -> Iterator[None]:
         raise OutputFailed(f"Once this is fixed, run the same command again: {unusable(directory, error)}") from None
 
 
-# The query
-
-
 def _query_for(directory: Path, options: Options) -> int:
     runs, unresolved = read_runs(directory)
     for partial in sorted(directory.glob(f"expired_exams_*.csv{PARTIAL}")):
@@ -122,9 +119,6 @@ def _print_query(windows: list[Period], runs: list[PastRun], options: Options) -
         not_before=timestamp(latest),
     )
     return ExitCode.OK
-
-
-# Its result
 
 
 def _take_found(directory: Path, source: Path, options: Options, stop: Stop) -> int:
@@ -185,9 +179,6 @@ def _log_resolved(resolution: Resolution) -> None:
         )
 
 
-# Rows in a log
-
-
 def _take_log(directory: Path, source: Path, options: Options, stop: Stop) -> int:
     with stop.interruptible(FIRST):
         log = read_log(source)
@@ -215,9 +206,6 @@ def _end_of_log(rows: list[LogRow], exams: list[Exam], unreadable: int) -> int:
             " window of that run, or add the rows by hand."
         )
     return ExitCode.OK
-
-
-# Without a directory
 
 
 def _to_stdout(options: Options, stop: Stop) -> int:
