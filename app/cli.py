@@ -1,4 +1,4 @@
-"""The command line: arguments, dispatch, and what becomes of an error that a command lets through."""
+"""The command line: arguments, dispatch, and the exit code of an error that a command does not handle."""
 
 import argparse
 import logging
@@ -45,11 +45,11 @@ def _dispatch(arguments: Sequence[str], stop: Stop) -> int:
         case "history":
             return history(options.directory, options.max_age)
         case "demo":
-            from app.commands.demo import demo  # with the embedded Proctor, which no other command needs
+            from app.commands.demo import demo  # brings the embedded Proctor, which no other command needs
 
             return demo(options.exams, options.faults, stop)
         case "recover":
-            from app.commands.recover import recover  # needed seldom
+            from app.commands.recover import recover  # rarely needed
 
             return recover(options.recovery, stop)
     from app.commands.standby import standby  # Linux only
@@ -67,7 +67,7 @@ def _read_settings(stop: Stop) -> Configuration:
 
 
 def _with_settings(act: Callable[[Settings], int], stop: Stop) -> int:
-    """Read the settings and act on them, or log all that is wrong with them."""
+    """Read the settings and act on them, or log every problem with them."""
     configuration = _read_settings(stop)
     for warning in configuration.warnings:
         log_event(logging.WARNING, "settings", warning)
@@ -79,8 +79,8 @@ def _with_settings(act: Callable[[Settings], int], stop: Stop) -> int:
     log_event(
         logging.ERROR,
         "end",
-        f"Ended with exit code {code}: nothing was expired. Fix these settings, in the environment, in secret files or"
-        " in .env in the working directory.",
+        f"Ended with exit code {code}: nothing was expired. Fix the settings named above, in the environment, in"
+        " secret files, or in .env in the working directory.",
     )
     ping(configuration["HEARTBEAT_URL"].value, str(code), stop, ended_by=FIRST)
     return code
@@ -93,30 +93,38 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command and its options. Exits by itself after --help and --version, and with 64 on bad usage."""
+    """The command and its options. Exits after --help and --version, and with 64 on wrong usage."""
     from app.recovery import options as recovery  # not needed by the job itself
 
     parser = _Parser(
         prog="python -m app",
-        description="Expires overdue exams through Proctor and prints each of them as a row of a CSV on stdout, or in"
-        " OUTPUT_DIR. Without a command, it does so. Settings come from the environment, secret files and .env.",
+        usage="python -m app [-h] [--version] [COMMAND ...]",
+        description="Without a COMMAND: expires overdue exams through Proctor and writes a CSV row for each, on stdout"
+        " or in OUTPUT_DIR. Settings are read from the environment, secret files and .env.",
     )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=_Parser, prog="python -m app"
+    )
     commands.add_parser("check", help="verify settings, output, token and endpoint without expiring anything")
     demo = commands.add_parser("demo", help="run against an embedded Proctor on this machine; needs no settings")
     demo.add_argument("--exams", type=_count, default=250, metavar="N", help="how many overdue exams (default: 250)")
-    demo.add_argument("--faults", action="store_true", help="with a 503, an expired token and a lost response")
-    history = commands.add_parser(
-        "history", help="list the runs of an OUTPUT_DIR; fails while anything is wrong or unresolved"
+    demo.add_argument(
+        "--faults", action="store_true", help="with a 503, an expired token and a lost response: ends with 65"
     )
-    history.add_argument("directory", type=_directory, metavar="DIR")
+    history = commands.add_parser(
+        "history",
+        help="list the runs of an OUTPUT_DIR; fails while anything is wrong or unresolved",
+        description="Lists the runs in DIR. Ends with 1 while a lost response is unresolved, a killed run has no run"
+        " after it, or the last run of a client failed; otherwise with 0.",
+    )
+    history.add_argument("directory", type=_directory, metavar="DIR", help="the OUTPUT_DIR of the runs")
     history.add_argument(
-        "--max-age", type=_hours, metavar="HOURS", help="fail also when the last run ended longer ago than this"
+        "--max-age", type=_hours, metavar="HOURS", help="also fail if a client's last run ended longer ago than this"
     )
     recover = commands.add_parser("recover", help=recovery.SUMMARY)
     recovery.add_options(recover)
-    commands.add_parser("standby", help="check the settings, then wait beside the runs that a scheduler starts here")
+    commands.add_parser("standby", help="verify the settings, then idle in the container where a scheduler starts runs")
     options = parser.parse_args(arguments)
     if options.command == "recover":
         options.recovery = recovery.read_options(options, recover)
@@ -131,7 +139,7 @@ def _count(text: str) -> int:
 
 def _directory(text: str) -> Path:
     if not (path := Path(text)).is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a directory that can be read")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a readable directory")
     return path
 
 

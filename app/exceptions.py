@@ -1,4 +1,4 @@
-"""How a run can end, and the one place where that becomes an exit code (the numbers of BSD's sysexits.h)."""
+"""How a run can end, and the one place where that becomes an exit code (numbered as in BSD's sysexits.h)."""
 
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
@@ -32,7 +32,7 @@ class Outcome(StrEnum):
 
 
 class Transient(Exception):
-    """Worth another attempt. `wait` is how many seconds to leave before it, at least."""
+    """Worth another attempt, after at least `wait` seconds."""
 
     def __init__(self, reason: str, wait: float = 0) -> None:
         super().__init__(reason)
@@ -70,7 +70,7 @@ class Busy(Failure):
 
 
 class TooEarly(Failure):
-    """What was done is to be done again later."""
+    """It was done too early, and must be done again later."""
 
     code = ExitCode.TRY_LATER
 
@@ -107,8 +107,8 @@ _INVITES_RETRY = {ExitCode.OK, ExitCode.UNAVAILABLE, ExitCode.TRY_LATER}
 def exit_code(ending: Ending, *, responses_lost: bool, fail_on_no_progress: bool) -> int:
     """The exit code of a run.
 
-    Lost responses turn a code into 65 that would otherwise let a scheduler take the run for good or simply repeat it:
-    the repetition finds nothing left to do, and the loss would stay hidden.
+    Lost responses turn into 65 any code on which a scheduler would take the run for a success or repeat it: the
+    repetition would find nothing left to do and hide the loss.
     """
     if ending.outcome is Outcome.INTERRUPTED:
         return ExitCode.RESPONSES_LOST if responses_lost else 128 + ending.signum

@@ -26,7 +26,7 @@ def expire_all(
 
     Raises:
         Interrupted: a signal was received; the rows of every response received are written.
-        Failure: the run cannot go on; the rows of every response received are written, to stderr where need be.
+        Failure: the run cannot go on; the rows of every response received are written, if necessary to stderr.
     """
     calls = _Calls(settings, tokens, endpoint, report=report, summary=summary, stop=stop)
     recent = _RecentExams()
@@ -91,8 +91,8 @@ class _Calls:
             raise self._token_failure(rejected) from None
         except Transient as reason:
             raise Unavailable(
-                f"Proctor was tried {self._settings.max_attempts} times in a row without success, the last time because"
-                f" {reason}. Check that Proctor is up and reachable from this host."
+                f"All {self._settings.max_attempts} attempts of a call failed, the last one with: {reason}. Check that"
+                " Proctor is up and reachable from this host."
             ) from None
         self._summary.calls += 1
         return batch
@@ -117,7 +117,7 @@ class _Calls:
         return f"Call {self._summary.calls + 1}"
 
     def _attempt(self) -> Batch:
-        """One call, or two where Proctor does not accept a token any longer that it accepted before."""
+        """One call, or two if Proctor no longer accepts a token that it accepted before."""
         token = self._token()
         try:
             return self._call(token)
@@ -165,9 +165,9 @@ class _Calls:
         advice = ""
         if not self._summary.calls:
             advice = (
-                " Where every call ends like this, check CLIENT_NAME, and in the log of Proctor and its exam service"
+                " If every call ends like this, check CLIENT_NAME, and in the logs of Proctor and its exam service"
                 " whether the database, RabbitMQ, the config or the student service failed: exams may have been changed"
-                " all the same."
+                " even so."
             )
         return TooManyLost(
             f"{self._lost} responses were lost, more than MAX_LOST_RESPONSES={self._settings.max_lost_responses}"
@@ -177,11 +177,11 @@ class _Calls:
     def _token_failure(self, rejected: TokenRejected) -> Failure:
         if self._accepted:
             return Unavailable(
-                f"{rejected}, and new ones, too, though it accepted tokens earlier in this run. Check that Proctor can"
-                " reach its token info service."
+                f"{rejected}, and new ones as well, although it accepted tokens earlier in this run. Check that Proctor"
+                " can reach its token info service."
             )
         return CredentialsRejected(
-            f"{rejected}, though it is new. Either AUTH_URL (with its realm) and the credentials are not the ones for"
+            f"{rejected}, although it is new. Either AUTH_URL (with its realm) and the credentials do not belong to"
             " this Proctor, or Proctor cannot reach its token info service: check both."
         )
 
@@ -195,7 +195,7 @@ class _Calls:
 
 
 class _RecentExams:
-    """The exams reported last: no exam gets a second row, also where Proctor reports one again."""
+    """The exams reported last: no exam gets a second row, even if Proctor reports it again."""
 
     def __init__(self) -> None:
         # The status of each exam by its id, in two generations: the older one is forgotten as a whole.
@@ -222,7 +222,8 @@ class _RecentExams:
             elif not exam.examId:
                 rows.append(exam)
             elif status != exam.updatedExamStatus:
-                anomalies.add(f"exam {exam.examId[:50]!r} again, with the status {exam.updatedExamStatus[:50]!r}")
+                later = exam.updatedExamStatus[:50]
+                anomalies.add(f"exam {exam.examId[:50]!r} again, with the status {later!r} (its first row stays)")
         if len(newer) >= _EXAMS_REMEMBERED:
             self._newer, self._older = {}, newer
         return rows, new, frozenset(anomalies)
@@ -235,5 +236,5 @@ def _log_once(anomalies: frozenset[str], logged: set[str]) -> None:
             log_event(
                 logging.WARNING,
                 "unexpected_response",
-                f"Proctor sent {anomaly}. Its rows are written; this is logged once.",
+                f"Proctor sent {anomaly}. The rows are in the CSV; this is logged once.",
             )

@@ -1,4 +1,4 @@
-"""Reports start and end of a run to a monitor, by the protocol of healthchecks.io. Its failure changes nothing."""
+"""Reports start and end of a run to a monitor, by the protocol of healthchecks.io. If that fails, the run goes on."""
 
 import logging
 from contextlib import closing
@@ -39,5 +39,5 @@ def ping(
         log_event(
             logging.WARNING,
             "heartbeat",
-            f"The monitor at HEARTBEAT_URL could not be pinged with {what!r}: {problem}. That changes nothing else.",
+            f"The monitor at HEARTBEAT_URL could not be pinged with {what!r}: {problem}. The run is not affected.",
         )

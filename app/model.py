@@ -49,8 +49,8 @@ class Moment(NamedTuple):
     def seconds_since(self, earlier: "Moment") -> float:
         """How many seconds passed since an earlier moment.
 
-        After a reboot only the wall clocks are left. Where they say that the earlier moment is still to come, one of
-        them was set: then it may as well be as long ago.
+        After a reboot only the wall clocks are left. If the earlier moment seems to be in the future, a clock was set:
+        then it may just as well be that long ago.
         """
         if self.boot == earlier.boot:
             return max(self.monotonic - earlier.monotonic, 0)

@@ -101,7 +101,7 @@ class Stop:
             left = min(max(deadline - time.monotonic(), 0), _LONGEST_SELECT)
             try:
                 readable, writable, _ = select.select([*sources, *self._wakeups[:1]], sinks, [], left)
-            except (OSError, ValueError):  # Windows can wait for sockets alone; elsewhere the use says what is wrong
+            except (OSError, ValueError):  # Windows can wait for sockets alone; elsewhere its use reports the error
                 return True
             if writable or any(source in readable for source in sources):
                 return True

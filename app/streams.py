@@ -19,10 +19,10 @@ def is_regular(descriptor: int) -> bool:
 
 
 def wait_writable(descriptor: int, seconds: float | None = None) -> bool:
-    """Wait until the descriptor takes a chunk or the time is over; tell which. None waits for ever."""
+    """Wait until the descriptor takes a chunk: True, or False if it takes none in that time. None waits for ever."""
     try:
         return bool(select.select([], [descriptor], [], seconds)[1])
-    except (OSError, ValueError):  # Windows can wait for sockets alone; elsewhere the write will tell what is wrong
+    except (OSError, ValueError):  # Windows can wait for sockets alone; elsewhere the write reports what is wrong
         return True
 
 
@@ -36,12 +36,12 @@ def write_chunk(descriptor: int, data: bytes) -> int:
 
 
 def printable(text: str) -> str:
-    """A line in which nothing forges further lines or steers a terminal: servers have sent parts of it."""
+    """The text with its control characters escaped: a server's part of it cannot forge lines or steer a terminal."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def print_line(line: str) -> None:
-    """Print on stdout, come what may: it may be piped into `head`, or into a terminal that knows no UTF-8."""
+    """Print on stdout and ignore errors: it may be piped into `head`, or into a terminal without UTF-8."""
     with suppress(OSError):
         os.write(1, (printable(line) + os.linesep).encode("utf-8", "backslashreplace"))
 

@@ -1,4 +1,4 @@
-"""The fixtures that the tests share: embedded Proctors, the job, and servers that respond as they are told."""
+"""The fixtures that the tests share: embedded Proctors, the job, and servers that respond as configured."""
 
 import signal
 from collections.abc import Callable, Iterator

@@ -27,7 +27,7 @@ Simulate = Callable[..., Simulator]
 
 @dataclass(frozen=True)
 class Result:
-    """How a process ended, and what it said."""
+    """How a process ended, and what it printed."""
 
     code: int
     stdout: bytes
@@ -102,7 +102,7 @@ class Jobs:
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, settings: dict[str, str], *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-        """Start the job and return its process, stdout and stderr as pipes unless told otherwise."""
+        """Start the job and return its process, stdout and stderr as pipes unless given."""
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.directory),

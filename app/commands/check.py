@@ -15,7 +15,7 @@ from app.streams import print_line
 
 
 def check(configuration: Configuration, stop: Stop) -> int:
-    """Print a checklist on stdout; return the exit code of the first thing that is wrong."""
+    """Print a checklist on stdout; return the exit code of the first check that failed."""
     for name in NAMES:
         print_line(f"        {name:<20} {configuration.shown(name)}  [{configuration[name].source}]")
     for warning in configuration.warnings:
@@ -66,9 +66,9 @@ def _verify_endpoint(endpoint: Endpoint, token: str) -> str:
         endpoint.verify(token)
     except TokenRejected as rejected:
         raise CredentialsRejected(
-            f"{rejected}. Check that AUTH_URL (with its realm) and the credentials are the ones for this Proctor, and"
-            " that Proctor can reach its token info service."
+            f"{rejected}. Check that AUTH_URL (with its realm) and the credentials belong to this Proctor, and that"
+            " Proctor can reach its token info service."
         ) from None
     except Transient as reason:
         raise Unavailable(f"{reason}. Check that Proctor is up and reachable from this host.") from None
-    return f"{endpoint.url} is there and accepts the token (CLIENT_NAME itself is only verified by a run)"
+    return f"{endpoint.url} exists and accepts the token (only a run can verify CLIENT_NAME)"

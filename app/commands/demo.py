@@ -25,7 +25,7 @@ def demo(exams: int, faults: bool, stop: Stop) -> int:
         log_event(
             logging.WARNING,
             "demo",
-            f"This is a demonstration: the {exams:,} exams are made up, and the Proctor is one of this program's own,"
-            f" at {simulator.url}.",
+            f"This is a demo: the {exams:,} exams are made up, and Proctor is embedded in this program, at"
+            f" {simulator.url}.",
         )
         return run(configuration.settings(), stop)

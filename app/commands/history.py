@@ -27,7 +27,7 @@ def history(directory: Path, max_age: timedelta | None) -> int:
         _print_table(runs)
     problems = [*unreadable, *_lost(runs, directory), *_killed(directory), *_last_runs(runs, max_age)]
     if not runs and not problems:
-        problems = [f"No run has left its summary in {directory}."]
+        problems = [f"There is no summary of a run in {directory}."]
     for problem in problems:
         print_line(problem)
     return ExitCode.LAST_RUN_FAILED if problems else ExitCode.OK
@@ -82,10 +82,10 @@ def _lost(runs: list[PastRun], directory: Path) -> Iterator[str]:
 def _killed(directory: Path) -> Iterator[str]:
     for partial in sorted(directory.glob(f"expired_exams_*.csv{PARTIAL}")):
         if is_locked(partial):
-            print_line(f"{partial.name} is of a run that is under way.")
+            print_line(f"{partial.name} belongs to a run that is under way.")
         elif partial.exists():  # else the run has just ended
             yield (
-                f"{partial.name} is of a run that was killed. Run again soon: the next run cleans up after it, and"
+                f"{partial.name} belongs to a run that was killed. Run again soon: the next run cleans up after it and"
                 " reports the window of the call that was under way, if any."
             )
 
@@ -95,7 +95,7 @@ def _last_runs(runs: list[PastRun], max_age: timedelta | None) -> Iterator[str]:
     newest: dict[str, PastRun] = {}
     for run in runs:
         if run.started > now + _CLOCKS_DIFFER:
-            print_line(f"{run.summary.name} is ignored: it is of the future, so a clock was wrong.")
+            print_line(f"{run.summary.name} is ignored: its run started in the future, so a clock is or was wrong.")
         else:
             newest[name_in_files(run.client_name)] = run  # as a killed run's summary has it
     for run in newest.values():
@@ -105,7 +105,7 @@ def _last_runs(runs: list[PastRun], max_age: timedelta | None) -> Iterator[str]:
         elif max_age is not None and (age := now - (run.ended or run.started)) > max_age:
             yield (
                 f"The last run for {run.client_name} ended {age / timedelta(hours=1):,.1f} hours ago, more than the"
-                f" {max_age / timedelta(hours=1):g} of --max-age. Check why the scheduler has started none since."
+                f" {max_age / timedelta(hours=1):g} of --max-age. Check why the scheduler has not started one since."
             )
     if runs and not newest:
-        yield "No run has left a summary that is not of the future."
+        yield "All runs started in the future: check the clocks."

@@ -1,4 +1,4 @@
-"""Exams that are in no CSV, although Proctor changed them: the query that finds them, and the CSV that they get."""
+"""Exams that Proctor changed and no CSV has: the query that finds them, and the CSV that they are written to."""
 
 import logging
 import os
@@ -54,7 +54,7 @@ def recover(options: Options, stop: Stop) -> int:
 
 
 def _configure_logs() -> None:
-    """As the environment wants it. No other setting is needed, so none is looked for."""
+    """Take LOG_LEVEL and LOG_FORMAT from the environment. No other setting is needed, so none is looked up."""
     nowhere = Path(os.devnull)
     environment = {name: os.environ[name] for name in ("LOG_LEVEL", "LOG_FORMAT") if name in os.environ}
     configuration = settings.read(environment, secrets_dir=nowhere, dotenv=nowhere / "none")
@@ -63,7 +63,7 @@ def _configure_logs() -> None:
 
 @contextmanager
 def _held(directory: Path) -> Iterator[None]:
-    """Hold the directory, so that no run changes it meanwhile, and do what an earlier recovery has left."""
+    """Hold the lock on the directory, so that no run changes it, and finish an earlier recovery that was killed."""
     try:
         is_new = not (directory / LOCK).exists()
         lock = Lock(directory)
@@ -82,7 +82,7 @@ def _query_for(directory: Path, options: Options) -> int:
     runs, unresolved = read_runs(directory)
     for partial in sorted(directory.glob(f"expired_exams_*.csv{PARTIAL}")):
         if not is_locked(partial):
-            message = f"{partial.name} is of a run that was killed. Its window, if any, is known after the next run."
+            message = f"{partial.name} belongs to a run that was killed. The next run reports its window, if any."
             log_event(logging.WARNING, "killed_run", message)
     if not unresolved:
         return ExitCode.OK
@@ -91,7 +91,7 @@ def _query_for(directory: Path, options: Options) -> int:
             logging.WARNING,
             "unresolved",
             f"Unresolved: {shown(window)}, in the run for {run.client_name} of {timestamp(run.started)}. Each lost"
-            f" response can hold up to {_LIMIT} exams (expireExamLimit, by default). Reason: {lost.reason}.",
+            f" response can hold up to {_LIMIT} exams (expireExamLimit's default). Reason: {lost.reason}.",
             summary=run.summary.name,
             **bounds(window),
         )
@@ -104,13 +104,13 @@ def _print_query(windows: list[Period], runs: list[PastRun], options: Options) -
         log_event(
             logging.WARNING,
             "query",
-            "No CSV here has an exam by which the time zone of the database can be verified, and the query assumes"
-            f" {options.zone.name}. Look at status_changed_at in exam.exam_event for an exam of any run: if it is not"
+            "No CSV here has an exam with which the time zone of the database could be verified; the query assumes"
+            f" {options.zone.name}. Look up status_changed_at in exam.exam_event for an exam of any run: if it is not"
             " within the time of that run, print the query again with --database-zone.",
         )
     write_stdout(query(windows, known, options.zone).encode())
     latest = max(window.end for window in windows)
-    when = "now" if latest <= datetime.now(UTC) else f"after {timestamp(latest)}, as Proctor may be at work until then"
+    when = "now" if latest <= datetime.now(UTC) else f"after {timestamp(latest)}, as Proctor may be working until then"
     how = f"{options.directory} --found -" if options.directory else "--found - --csv YOUR.csv"
     log_event(
         logging.INFO,
@@ -125,7 +125,7 @@ def _take_found(directory: Path, source: Path, options: Options, stop: Stop) -> 
     _, unresolved = read_runs(directory)
     if not unresolved:
         return ExitCode.OK
-    with stop.interruptible(FIRST):  # where mysql asks for a password, say
+    with stop.interruptible(FIRST):  # mysql may be waiting for a password
         found = read_unverified(source) if options.unverified else read_found(source)
         covered = [window for window in unresolved if options.unverified or _is_covered(window, found)]
         verify_time(found, covered)
@@ -198,19 +198,19 @@ def _take_log(directory: Path, source: Path, options: Options, stop: Stop) -> in
 
 def _end_of_log(rows: list[LogRow], exams: list[Exam], unreadable: int) -> int:
     if not exams:
-        message = f"Nothing to recover: the log has {len(rows):,} unwritten rows, and a CSV has each of them already."
+        message = f"Nothing to recover: the log has {len(rows):,} unwritten rows, and each is already in a CSV."
         log_event(logging.INFO, "recovered", message)
     if unreadable:
         raise UnexpectedResponse(
-            f"{unreadable} rows of the log cannot be read, see above; all others are in a CSV. Their exams are in the"
-            " window of that run, or add the rows by hand."
+            f"Rows of the log that cannot be read: {unreadable}, see above; all others are in a CSV. Recover these"
+            " exams by the window of that run, or add the rows by hand."
         )
     return ExitCode.OK
 
 
 def _to_stdout(options: Options, stop: Stop) -> int:
     if not options.csvs:
-        message = "No --csv is given: exams that a CSV already has are printed once more."
+        message = "No --csv was given: exams that are already in a CSV are printed again."
         log_event(logging.WARNING, "recovered", message)
     if options.log:
         with stop.interruptible(FIRST):

@@ -37,7 +37,7 @@ def run(settings: Settings, stop: Stop) -> int:
                 report = opened  # only now is there something to conclude
             else:
                 report.open()
-            with suppress(Interrupted):  # noticed again before the first call
+            with suppress(Interrupted):  # checked again before the first call
                 ping(settings.heartbeat_url, "start", stop, verify=tls_verify(settings), ended_by=FIRST)
             _log_start(settings, report)
             _wait_for_earlier_call(seconds_at_work, stop)
@@ -70,7 +70,7 @@ def _conclude(ending: Ending, settings: Settings, report: CsvReport, summary: Su
 
 
 def _finish(step: Callable[[], None], summary: Summary) -> None:
-    """Take a step that ends the output. Its failure is how the run ended, if nothing else had failed."""
+    """Take one of the steps that close the output. If nothing else had failed, its failure is the run's."""
     try:
         step()
     except OutputFailed as failure:
@@ -96,12 +96,12 @@ def _log_start(settings: Settings, report: CsvReport) -> None:
 
 
 def _wait_for_earlier_call(seconds: float, stop: Stop) -> None:
-    """Two calls that Proctor works on at the same time change the same exams twice."""
+    """Wait, as two calls that Proctor works on at the same time change the same exams twice."""
     if seconds > 0:
         log_event(
             logging.WARNING,
             "earlier_call",
-            f"Proctor may still be at work on the last call of an earlier run: waiting {seconds:.0f} s for it to end.",
+            f"Proctor may still be working on the last call of an earlier run: waiting {seconds:.0f} s for it to end.",
             seconds=round(seconds, 3),
         )
         stop.sleep(seconds)

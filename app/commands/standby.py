@@ -20,7 +20,7 @@ from app.settings import Settings
 from app.signals import SECOND, Interrupted, Stop
 
 if sys.platform != "linux":
-    raise Misconfigured("standby waits in a Linux container; here, run the job itself from a scheduler.")
+    raise Misconfigured("standby is for Linux containers; here, have a scheduler start the job itself.")
 
 _A_DAY = 86_400
 
@@ -29,13 +29,15 @@ def standby(settings: Settings, stop: Stop) -> int:
     """Wait for a signal, then for the end of every run in this container; return the exit code."""
     if settings.output_dir:
         verify_writable(settings.output_dir)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # PID 1 inherits orphans; ignored, they are no zombies when they end
-    log_event(logging.INFO, "standby", "The settings are in order. Waiting for the scheduler to start runs here.")
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # PID 1 inherits orphans; ignored, they do not become zombies
+    log_event(logging.INFO, "standby", "The settings are valid. Waiting for the scheduler to start runs here.")
     with suppress(Interrupted):
         while True:
             stop.sleep(_A_DAY)
     while runs := list(_runs()):
-        log_event(logging.INFO, "standby", f"Passing the signal on to {len(runs)} runs and waiting for them to end.")
+        log_event(
+            logging.INFO, "standby", f"Passing the signal on to every run here ({len(runs)}) and waiting for it to end."
+        )
         shells = [shell for pid in runs if (shell := _shell_of(pid))]
         for pid in runs:
             with suppress(ProcessLookupError, PermissionError):

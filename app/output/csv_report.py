@@ -68,21 +68,21 @@ class CsvReport:
             _log_unwritten(row)
         raise self._failure(
             problem,
-            f"The {len(missing)} rows that are missing from it are in this log, marked UNWRITTEN ROW. No later run"
-            " reports these exams: add the rows as the README says under 'You were paged'. No further call is made.",
+            f"Rows missing from it: {len(missing)}. They are in this log, marked UNWRITTEN ROW, and no later run"
+            " reports these exams: add them as the README describes under 'You were paged'. No further call is made.",
         )
 
     def close(self) -> None:
-        """End the CSV; raises OutputFailed where the system reports only now that it could not be written."""
+        """End the CSV; raises OutputFailed if the system reports only now that it could not be written."""
 
     def save(self, summary: dict[str, Any]) -> None:
-        """Keep the summary with the CSV; raises OutputFailed where that is not possible."""
+        """Keep the summary with the CSV; raises OutputFailed if that is not possible."""
 
     def publish(self) -> None:
-        """Mark the run as ended, as its very last act; raises OutputFailed where that is not possible."""
+        """Mark the run as ended, as its last step; raises OutputFailed if that is not possible."""
 
     def _append(self, data: bytes) -> tuple[int, OSError | Interrupted | None]:
-        """Write and make durable. Returns how many bytes are there for good, and what went wrong."""
+        """Write and make durable. Returns how many bytes are certainly there, and what went wrong."""
         remaining = memoryview(data)
         try:
             while remaining:
@@ -124,7 +124,7 @@ class CsvReport:
             )
 
     def _failure(self, error: OSError | Interrupted, consequence: str) -> OutputFailed:
-        what = error.strerror if isinstance(error, OSError) else "a second signal was received while nobody read it"
+        what = error.strerror if isinstance(error, OSError) else "a second signal was received while nothing read it"
         advice = " Free disk space." if isinstance(error, OSError) and error.errno in _FULL else ""
         return OutputFailed(f"The CSV cannot be written to {self.place}: {what}. {consequence}{advice}")
 
@@ -143,7 +143,7 @@ HEADER = csv_bytes([Exam._fields])
 
 
 def _log_unwritten(row: bytes) -> None:
-    """Log a row that is in no CSV: as it is where it fits in a line of a log, else as a string in JSON."""
+    """Log a row that is in no CSV: as it is if it fits on one line of a log, otherwise as a JSON string."""
     text = row.decode().removesuffix("\r\n")
     shown = text if text.isprintable() else f"AS JSON {json.dumps(text)}"
     log_event(logging.ERROR, "unwritten_row", f"UNWRITTEN ROW {shown}", row=text)

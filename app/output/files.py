@@ -66,12 +66,12 @@ def summary_of(csv: Path) -> Path:
 
 
 def opener(path: str, flags: int) -> int:
-    """For `open`: creates where need be, for user and group only, as student ids are nobody else's business."""
+    """For `open`: creates files that only user and group can read, as they hold student ids."""
     return os.open(path, flags | os.O_CREAT, 0o640)
 
 
 def give_to_owner_of(path: Path, new: Path) -> None:
-    """Let a new file belong to the owner of another one, where root wrote it: the job could not read it otherwise."""
+    """If root wrote a new file, give it the owner of another one: otherwise the job could not read it."""
     if sys.platform != "win32" and os.geteuid() == 0:
         owner = path.stat()
         os.chown(new, owner.st_uid, owner.st_gid)
@@ -95,7 +95,7 @@ def write_json(target: Path, content: dict[str, Any]) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make new names in the directory durable, where the system has a way to; raises OSError."""
+    """Make new names in the directory durable, if the system can do that; raises OSError."""
     if os.name != "posix":
         return
     descriptor = os.open(directory, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""One run at a time on a volume, and a record there of what a kill would hide.
+"""One run at a time on a volume, and a record there of what would be unknown after a kill.
 
 The lock is released by the system when its process ends, however that ends. The record, in the lock file, says since
 when exams may be missing from the CSV of the run under way, and since when Proctor may be at work for it.
@@ -94,7 +94,7 @@ class Lock:
             Busy: another run has it.
             OSError: the lock file cannot be opened.
         """
-        self._file = open(directory / LOCK, "r+b", buffering=0, opener=opener)  # noqa: SIM115 - held for good
+        self._file = open(directory / LOCK, "r+b", buffering=0, opener=opener)  # noqa: SIM115 - held until the process ends
         if not try_lock(self._file.fileno()):
             self._file.close()
             raise busy(directory)
@@ -121,7 +121,7 @@ class Lock:
 
 def busy(directory: Path) -> Busy:
     """The failure of a run that comes second."""
-    return Busy(f"Another run is under way on OUTPUT_DIR {str(directory)!r}. Let the other one finish.")
+    return Busy(f"Another run is under way on OUTPUT_DIR {str(directory)!r}. Wait until it has finished.")
 
 
 def is_locked(path: Path) -> bool:

@@ -1,6 +1,6 @@
 """Whether a directory outlives the container that the job runs in.
 
-In the image, OUTPUT_DIR is only worth something where a volume is mounted: the container's own root file system is
+In the image, OUTPUT_DIR is only useful where a volume is mounted: the container's own root file system is
 deleted with the container, and the CSVs of exams that can never be expired again with it.
 """
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from app.exceptions import OutputFailed
 
 IN_IMAGE = "FORCE_SUBMIT_IN_CONTAINER"
-"""The environment variable that the image sets. Without it every directory is taken to last."""
+"""The environment variable that the image sets. Without it every directory is assumed to last."""
 
 _MOUNTS = Path("/proc/self/mountinfo")
 _IN_MEMORY = ("tmpfs", "ramfs")
@@ -39,7 +39,7 @@ def refuse_ephemeral(directory: Path) -> None:
     try:
         mount = mount_of(directory.resolve(), _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape"))
     except OSError as error:
-        raise OutputFailed(f"Cannot tell what is mounted at OUTPUT_DIR: {error}") from None
+        raise OutputFailed(f"Cannot determine what is mounted at OUTPUT_DIR: {error}") from None
     if is_ephemeral(mount):
         what = "it is in memory" if mount.kind in _IN_MEMORY else "no volume is mounted there"
         raise OutputFailed(

@@ -42,7 +42,7 @@ class PastRun(NamedTuple):
 
     @property
     def unresolved(self) -> list[LostWindow]:
-        """Its windows that nobody has dealt with."""
+        """Its windows that are not resolved yet."""
         return [window for window in self.lost if not window.resolved]
 
     @property

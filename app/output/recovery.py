@@ -1,6 +1,6 @@
-"""What killed runs left on a volume: their CSVs get their final name, complete rows only, and a summary.
+"""Cleans up after killed runs on a volume: their CSVs get their final name, complete rows only, and a summary.
 
-Whenever this is killed itself, the next run takes it up again.
+If this is killed itself, the next run does the rest.
 """
 
 import json
@@ -31,7 +31,7 @@ _CUT_SHOWN = 1000  # bytes of a truncated row that are logged
 
 
 class Recovered(NamedTuple):
-    """What a run has to know of the runs before it.
+    """What a run must know about the runs before it.
 
     `windows` are those in which exams may have been changed that are in no CSV and that no exit code has reported yet;
     `wait` is for how many seconds Proctor may still be at work on the last call.
@@ -150,7 +150,7 @@ def _cut(partial: Path, length: int) -> None:
             log_event(
                 logging.WARNING,
                 "truncated_row",
-                f"Cut from {partial.name}, as it is no complete row: {truncated[:_CUT_SHOWN]!r}",
+                f"Removed from {partial.name} its truncated last row: {truncated[:_CUT_SHOWN]!r}",
             )
             file.truncate(length)
         if not length:

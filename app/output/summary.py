@@ -15,7 +15,7 @@ from app.model import STATUSES, Exam, Moment, Window
 _STATUS = attrgetter("updatedExamStatus")
 
 _MEANING = {
-    Outcome.DRAINED: "Proctor has no more.",
+    Outcome.DRAINED: "Proctor has no more overdue exams.",
     Outcome.NO_PROGRESS: (
         "Proctor reports that there is more, but changes nothing: the oldest started exams, as many as its"
         " expireExamLimit, are not due yet. In a testing season this is the normal end of a run. Due exams after them"
@@ -36,7 +36,7 @@ def _plural(number: int, one: str, many: str | None = None) -> str:
 
 
 class Summary:
-    """The tally of a run, kept while it goes on and closed by `end`."""
+    """The counts of a run, kept while it goes on and closed by `end`."""
 
     def __init__(self, client_name: str, proctor_url: str | None, began: Moment | None = None) -> None:
         self.client_name = client_name
@@ -60,19 +60,19 @@ class Summary:
         self.retries += 1
 
     def log_progress(self) -> None:
-        """Say how far the run is."""
+        """Log how far the run has come."""
         total, seconds = self.exams.total(), Moment.now().seconds_since(self.began)
         log_event(
             logging.INFO,
             "progress",
-            f"{_plural(total, 'exam')} in {_plural(self.calls, 'call')} so far, {total / seconds:,.0f} a second.",
+            f"{_plural(total, 'exam')} in {_plural(self.calls, 'call')} so far, {total / seconds:,.0f} per second.",
             exams=total,
             calls=self.calls,
             seconds=round(seconds, 3),
         )
 
     def end(self, ending: Ending, *, fail_on_no_progress: bool = False) -> None:
-        """Close the tally. What ended a run first counts: a later ending only where the run had ended well."""
+        """Close the counts. The first failure counts: a later ending only counts if the run had ended well."""
         if self.ended and self.exit_code != ExitCode.OK:
             return
         self.ended = datetime.now(UTC)
@@ -89,12 +89,12 @@ class Summary:
         if self.lost:
             parts.append(
                 "Exams may have been expired that are in no CSV, and no later run reports them: recover them as the"
-                " README says under 'You were paged'."
+                " README describes under 'You were paged'."
             )
         return " ".join(parts)
 
     def log_end(self) -> None:
-        """The last line of a run, to be read at a glance."""
+        """Log the last line of a run, which can be understood at a glance."""
         fine = self.exit_code == ExitCode.OK
         level = logging.ERROR if not fine else logging.INFO if self.outcome is Outcome.DRAINED else logging.WARNING
         log_event(

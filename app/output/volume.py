@@ -1,7 +1,7 @@
 """The directory that OUTPUT_DIR names: one run at a time, and a CSV and a summary for each run.
 
-The CSV of a run under way is called `.partial`. Every orderly end puts the summary beside it and then, as the very last
-act, gives it its final name: a run that is killed before that is noticed by the next one.
+The CSV of a run under way is called `.partial`. Every orderly end puts the summary beside it and then, as the last
+step, gives it its final name: a run that is killed before that is noticed by the next one.
 """
 
 import errno
@@ -56,13 +56,13 @@ class Volume:
         """A CSV for a new run, still without its header; raises as above."""
         csv = new_csv(self._directory, client_name)
         at_work, longest_call = None, self._longest_call
-        if self._record and self._record.last_call:  # should this run be killed while it waits, the next one waits
+        if self._record and self._record.last_call:  # if this run is killed while it waits, the next one waits
             at_work, longest_call = self._record.last_call, max(longest_call, self._record.longest_call)
         record = Record(csv.name, Moment.now(), False, at_work, longest_call)
         self._lock.write(record)  # before there is a CSV: one without a record would look as if a call was under way
         try:
             file = FileIO(partial_of(csv), "x", opener=opener)
-            try_lock(file.fileno())  # tells it from a killed run's, also where the lock file was removed
+            try_lock(file.fileno())  # distinguishes it from a killed run's, even if the lock file was removed
             sync_directory(self._directory)
         except OSError as error:
             raise OutputFailed(unusable(self._directory, error) + _NOTHING_EXPIRED) from None
@@ -132,7 +132,7 @@ class VolumeReport(CsvReport):
             self._has_summary = True
         except OSError as error:
             raise OutputFailed(
-                f"{unusable(self._csv.parent, error)} What is missing is the summary {summary_of(self._csv).name}."
+                f"{unusable(self._csv.parent, error)} Only the summary {summary_of(self._csv).name} is missing."
             ) from None
 
     def publish(self) -> None:
@@ -143,13 +143,13 @@ class VolumeReport(CsvReport):
             sync_directory(self._csv.parent)
         except OSError as error:
             raise OutputFailed(
-                f"{unusable(self._csv.parent, error)} The CSV is complete, but its final name {self._csv.name} is"
-                " missing: the next run gives it that."
+                f"{unusable(self._csv.parent, error)} The CSV is complete, but could not be renamed to"
+                f" {self._csv.name}: the next run does that."
             ) from None
 
 
 def verify_writable(directory: Path) -> None:
-    """Write a file that has no name and is gone at once; raises OutputFailed where that is not possible."""
+    """Write a temporary file without a name; raises OutputFailed if that is not possible."""
     refuse_ephemeral(directory)
     lock = directory / LOCK
     try:
@@ -160,7 +160,7 @@ def verify_writable(directory: Path) -> None:
             file.flush()
     except OSError as error:
         if error.filename != str(lock):
-            error.filename = None  # the name of that file tells nobody anything
+            error.filename = None  # the name of that file means nothing to the operator
         raise OutputFailed(unusable(directory, error)) from None
 
 
@@ -168,7 +168,7 @@ def unusable(directory: Path, error: OSError) -> str:
     """A sentence that says what is wrong with an output directory, and what to do."""
     shown = f"OUTPUT_DIR {str(directory)!r}"
     if not os.path.exists(directory):
-        return f"{shown} does not exist, or this user cannot see it. Create it: it is not created by itself."
+        return f"{shown} does not exist, or this user cannot see it. Create it: this program does not."
     if not directory.is_dir():
         return f"{shown} is not a directory."
     path = Path(os.fsdecode(error.filename)) if error.filename else directory

@@ -8,7 +8,7 @@ from app.model import Batch, Exam
 
 
 class _Number(str):
-    """A JSON number as it was sent: no digit of an id gets lost."""
+    """A JSON number as it was sent: no digit of an id is lost."""
 
     __slots__ = ()
 
@@ -78,7 +78,7 @@ def _exams(records: list[Any], anomalies: set[str]) -> list[Exam]:
 def _exam(record: Any, anomalies: set[str]) -> Exam:
     """A record as a row, with what is unexpected about it."""
     if not isinstance(record, dict):
-        _note(anomalies, "a record that is no object (written as its examId)")
+        _note(anomalies, "a record that is not an object (written as its examId)")
         return Exam("", "", _cell(record), "", "")
     values = [record.get(name) for name in Exam._fields]
     for name, value, kinds in zip(Exam._fields, values, _KINDS, strict=True):

@@ -42,7 +42,7 @@ _KEEP_ALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), (socket.IPPROTO_TCP,
 
 
 class BrokenResponse(Exception):
-    """A response that is no complete HTTP response. The text is this program's own: nothing a server sent is in it."""
+    """A response that is not complete HTTP. The text is this program's own: nothing that a server sent is in it."""
 
 
 class Exchange:
@@ -148,7 +148,7 @@ class _Response(http.client.HTTPResponse):
 
 
 class _ResponseReader(io.RawIOBase):
-    """The response on a socket. One deadline holds for all of it, also for a server that sends a byte now and then.
+    """The response on a socket. One deadline holds for all of it, even if the server sends a byte now and then.
 
     What was received is read before the time is looked at: after a freeze of this machine (a paused container, a
     suspended host) a complete response may be waiting.

@@ -17,12 +17,12 @@ from app.proctor.connection import BrokenResponse
 from app.proctor.response import Response
 
 _PROXY_LOGIN = (
-    "The proxy for {host} wants a login (407), or did not accept the one it got. Put it in HTTPS_PROXY or HTTP_PROXY,"
-    " as http://user:password@proxy.example.org:3128, or leave {host} out of it with NO_PROXY."
+    "The proxy for {host} requires a login, or rejected the one it was given (407). Set it in HTTPS_PROXY or"
+    " HTTP_PROXY, as http://user:password@proxy.example.org:3128, or bypass the proxy: list {host} in NO_PROXY."
 )
 _CLIENT_CERTIFICATE = (
-    "{host} wants a client certificate, which this program does not present; nothing was processed. Use an address of"
-    " it that needs none."
+    "{host} requires a client certificate, which this program does not present; nothing was processed. Use an address"
+    " that does not require one."
 )
 _TLS_PORT = "{host} speaks TLS, but its URL begins with http. Write https, or another port, in PROCTOR_URL or AUTH_URL."
 
@@ -88,14 +88,14 @@ def reason_of(error: Exception) -> str:
             return "the connection was closed without a response"
         if isinstance(cause, ssl.SSLError):
             if cause.reason == "WRONG_VERSION_NUMBER":
-                return "it does not speak TLS; is its URL http, or the port another one?"
+                return "it does not speak TLS; should its URL begin with http, or is the port wrong?"
             return f"TLS failed ({cause.reason or type(cause).__name__})"
         if isinstance(cause, TimeoutError) and not cause.strerror:
-            return "it took too long"
+            return "it timed out"
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
         if isinstance(cause, http.client.HTTPException):
-            return f"that is no HTTP response ({type(cause).__name__})"
+            return f"the response is not valid HTTP ({type(cause).__name__})"
     return f"the exchange failed ({type(error).__name__})"
 
 
@@ -119,14 +119,14 @@ def _of_tls(error: Exception, host: str) -> Failure | None:
             advice = (
                 " If it was issued by your own CA, set TLS_CA_FILE to that CA's certificate."
                 if cause.verify_code in _UNKNOWN_ISSUER
-                else " That must be fixed there, or the URL is not the one that the certificate was issued for."
+                else " Fix the certificate on that host, or use the host name that it was issued for."
             )
             reason = cause.verify_message.rstrip(".")
             return Misconfigured(f"The TLS certificate of {host} is not trusted: {reason}.{advice}")
         if isinstance(cause, ssl.SSLError) and (cause.reason or "").startswith(_PERMANENT):
             return Misconfigured(
-                f"{host} and this machine have no version, cipher or key of TLS in common ({cause.reason}), or"
-                f" {host} wants a client certificate, which this program does not present. That must be fixed there."
+                f"{host} and this machine have no TLS version, cipher or key type in common ({cause.reason}), or {host}"
+                " requires a client certificate, which this program does not present. Fix it on that host."
             )
     return None
 

@@ -94,7 +94,7 @@ class Endpoint:
         if options.status == 429 or options.status >= 500:
             raise Transient(f"Proctor responded {options}", options.retry_after)
         raise _failure(options, self.url) or Misconfigured(
-            f"{self.url} is not Proctor's expire endpoint: OPTIONS got {options}, which does not allow POST. Check"
+            f"{self.url} is not Proctor's expire endpoint: OPTIONS returned {options}, which does not allow POST. Check"
             " PROCTOR_URL."
         )
 
@@ -140,8 +140,8 @@ def _failure(response: Response, url: str) -> Failure | None:
         return _sign_in(url, f"redirected to {shown}, to sign in")
     if status == 401:
         return CredentialsRejected(
-            f"{url} responded {response} and asks for a Basic login: that is a gateway's, not Proctor's. Have it let"
-            " this request pass, or use an address of Proctor without it."
+            f"{url} responded {response} and asks for a Basic login: that is a gateway's response, not Proctor's."
+            " Have the gateway let this request pass, or use an address of Proctor that bypasses it."
         )
     if status == 403:
         if response.header("WWW-Authenticate").lower().startswith("bearer") or b"access_denied" in response.body:
@@ -150,13 +150,14 @@ def _failure(response: Response, url: str) -> Failure | None:
                 " AUTH_CLIENT_ID and the realm in AUTH_URL."
             )
         return CredentialsRejected(
-            f"{url} responded {response}: that is a gateway's, not Proctor's. Have it let this request pass."
+            f"{url} responded {response}: that is a gateway's response, not Proctor's. Have the gateway let this"
+            " request pass."
         )
     if status in (404, 405):
         return Misconfigured(f"There is no expire endpoint at {url}: it responded {response}. Check PROCTOR_URL.")
     if 300 <= status < 500 and status not in (408, 429):  # gateways say so, too, when a response takes too long
         return UnexpectedResponse(
-            f"{url} responded {response}, which Proctor does not. Check PROCTOR_URL, CLIENT_NAME, and the proxies and"
+            f"{url} responded {response}, which Proctor never does. Check PROCTOR_URL, CLIENT_NAME, and the proxies and"
             " gateways in between."
         )
     return None

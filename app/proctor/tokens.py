@@ -172,8 +172,8 @@ def _failure(response: Response, settings: Settings) -> Failure | Transient:
             advice += _OPENAM_WANTS_POST
         if not error and response.header("WWW-Authenticate").lower().startswith("basic"):
             return CredentialsRejected(
-                f"{where} responded {response} and asks for a Basic login: that is a proxy's or gateway's, not the"
-                " token endpoint's. Check HTTPS_PROXY and HTTP_PROXY, and what is in front of it."
+                f"{where} responded {response} and asks for a Basic login: that is the response of a proxy or gateway,"
+                " not of the token endpoint. Check HTTPS_PROXY and HTTP_PROXY, and the gateways in between."
             )
         if not error:
             stated = f" ({response})"

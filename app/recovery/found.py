@@ -58,8 +58,8 @@ def read_found(source: Path) -> Found:
     if not found.asked:
         what = "not the complete result of the query" if found.exams or found.known else "empty"
         raise UnexpectedResponse(
-            f"{name} is {what}: even where no exam was lost, the result ends with a row '{ASKED_WINDOW}'. See whether"
-            f" the client failed, or limits or sorts the rows. {_NOTHING_DONE}"
+            f"{name} is {what}: even where no exam was lost, the result ends with a row '{ASKED_WINDOW}'. Check"
+            f" whether the client failed, or limits or sorts the rows. {_NOTHING_DONE}"
         )
     zone = found.asked[0].zone
     for exam in found.known:
@@ -103,7 +103,7 @@ def verify_time(found: Found, windows: Collection[Period]) -> None:
     latest = max((window.end for window in windows), default=datetime.min.replace(tzinfo=UTC))
     if min((asked.at for asked in found.asked), default=datetime.now(UTC)) < latest:
         raise TooEarly(
-            f"The query was run too early: Proctor may be at work until {timestamp(latest)}. Run it again after that."
+            f"The query was run too early: Proctor may be working until {timestamp(latest)}. Run it again after that."
             f" {_NOTHING_DONE}"
         )
 
@@ -116,8 +116,8 @@ def verify_zone_is_known(found: Found) -> None:
     """
     if not found.known:
         raise UnexpectedResponse(
-            "The query found no exam that is in no CSV, and it had none by which the time zone could be verified. Make"
-            f" sure that --database-zone was right, then take the same list with --unverified. {_NOTHING_DONE}"
+            "The query found no missing exam, and had no exam with which to verify the time zone. Make sure that"
+            f" --database-zone was right, then pass the same list with --unverified. {_NOTHING_DONE}"
         )
 
 
@@ -171,8 +171,8 @@ def _verify(exam: Changes, zone: Zone) -> None:
     reported = f"Proctor reported exam {exam.exam_id} between {timestamp(start)} and {timestamp(end)}"
     if not exam.times:
         raise UnexpectedResponse(
-            f"{reported}, but the database does not have it among its changes: it is that of another Proctor, or no"
-            f" longer holds that time. {_NOTHING_DONE}"
+            f"{reported}, but the database has no such change: it belongs to another Proctor, or no longer has data"
+            f" from that time. {_NOTHING_DONE}"
         )
     changed = exam.times[-1]
     raise UnexpectedResponse(

@@ -9,7 +9,7 @@ from app.logs import parse_timestamp
 from app.recovery.query import Period
 from app.recovery.zones import Zone, parse_zone
 
-SUMMARY = "print the query for the exams of lost responses; write those that it found to a CSV"
+SUMMARY = "print the query for exams of lost responses; write the exams it finds to a CSV"
 
 _DESCRIPTION = """\
 Recovers exams that are in no CSV. For the windows of lost responses, in two steps:
@@ -19,21 +19,21 @@ Recovers exams that are in no CSV. For the windows of lost responses, in two ste
 
 The first prints one query for every unresolved window of the runs in DIR, an OUTPUT_DIR; any client of MySQL or
 MariaDB can run it. The second writes the exams that no CSV in DIR has to a CSV of their own, and marks the windows
-as resolved. Both can be repeated: what is done stays done.
+as resolved. Both can safely be repeated.
 
-The database has its times in the time zone of the exam service. A wrong --database-zone does no harm: the second
-step notices it by an exam that a CSV has, changes nothing, and says what to give instead.
+The database stores times in the time zone of the exam service's JVM. A wrong --database-zone does no harm: the
+second step detects it with an exam that is in a CSV, changes nothing, and prints the right one.
 """
 
 _EPILOG = """\
-Runs without OUTPUT_DIR: give their windows as the log has them, and their CSVs.
+For runs without OUTPUT_DIR, give the windows from the log, and the CSVs.
 
   python -m app recover --window 2026-11-22T02:00:00.679Z 2026-11-22T02:06:00.681Z > query.sql
   mysql -N exam < query.sql | python -m app recover --found - --csv expired.csv > recovered.csv
 
-Exit codes: 0 done, or nothing to do; 64 wrong usage; 65 windows are unresolved that the query did not ask for; 74 a
-file cannot be read or written; 75 a run is under way, or the query was run before the end of a window; 76 the list of
-exams, or a row of the log, is not what it must be.
+Exit codes: 0 done, or nothing to do; 64 wrong usage; 65 windows that the query did not ask for are unresolved; 74 a
+file cannot be read or written; 75 a run is under way, or the query was run before the end of a window; 76 the list is
+not the complete result of the query, or a row of the log cannot be read.
 """
 
 
@@ -70,19 +70,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar=("START", "END"),
-        help="in place of DIR: a window, as the log has it; may be repeated",
+        help="instead of DIR: a window, as in the log; may be repeated",
     )
     action = parser.add_mutually_exclusive_group()
     add = action.add_argument
-    add("--found", type=_source, metavar="FILE", help="take in the result of the query; - is stdin")
-    add("--log", type=_source, metavar="FILE", help="take in the rows that a log has as UNWRITTEN ROW; - is stdin")
+    add("--found", type=_source, metavar="FILE", help="read the result of the query; - is stdin")
+    add("--log", type=_source, metavar="FILE", help="read the rows marked UNWRITTEN ROW in a log; - is stdin")
     add("--acknowledge", type=_note, metavar="NOTE", help="mark all windows in DIR as resolved by other means")
     add = parser.add_argument
     add(
         "--unverified",
         action="store_true",
-        help="with --found: take the list, also an empty one, as complete for every unresolved window, whatever query"
-        " it is from",
+        help="with --found: accept any list, even an empty one, as complete for every unresolved window",
     )
     add(
         "--csv",
@@ -91,7 +90,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="FILE",
-        help="with --found or --log: further CSVs, with exams that are not missing",
+        help="with --found or --log: more CSVs whose exams are not missing",
     )
 
 
@@ -123,13 +122,13 @@ def read_options(parsed: argparse.Namespace, parser: argparse.ArgumentParser) ->
 
 def _directory(text: str) -> Path:
     if not (path := Path(text)).is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a directory that can be read")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a readable directory")
     return path
 
 
 def _file(text: str) -> Path:
     if not (path := Path(text)).exists() or path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a file that can be read")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a readable file")
     return path
 
 

@@ -66,7 +66,7 @@ def query(windows: Collection[Period], known: Iterable[KnownExam], zone: Zone) -
     """
     latest = max(window.end for window in windows)
     return _QUERY.format(
-        advice=f"Not to be run before {timestamp(latest)}: until then Proctor may still be at work.",
+        advice=f"Do not run this before {timestamp(latest)}: until then Proctor may still be working.",
         reasons=_REASONS,
         ranges="\n       OR v.status_changed_at BETWEEN ".join(
             f"'{start}' AND '{end}'" for start, end in _joined(readings(*window, zone) for window in windows)

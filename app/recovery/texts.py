@@ -60,4 +60,4 @@ def write_stdout(data: bytes) -> None:
         if is_regular(_STDOUT):
             os.fsync(_STDOUT)
     except OSError as error:
-        raise OutputFailed(f"stdout cannot be written: {error.strerror}. Do not use what it has.") from None
+        raise OutputFailed(f"stdout cannot be written: {error.strerror}. Do not use what was written.") from None

@@ -1,4 +1,4 @@
-"""The windows of the runs on a volume that nobody has resolved yet."""
+"""The unresolved windows of the runs on a volume."""
 
 import logging
 from pathlib import Path

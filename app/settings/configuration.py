@@ -1,4 +1,4 @@
-"""Looks every setting up and validates it. All that is wrong is collected, so that one run names every problem."""
+"""Looks up and validates every setting. Problems are collected, so that one run reports all of them."""
 
 import os
 from collections.abc import Mapping
@@ -170,7 +170,7 @@ def _validate(configuration: Configuration) -> None:
         url, _, rest = found["PROCTOR_URL"].value.partition(EXPIRE_PATH)
         found["PROCTOR_URL"] = replace(found["PROCTOR_URL"], value=url)
         if unquote(rest.strip("/")) not in ("", client_name):
-            problems.append(f"PROCTOR_URL ends with another client name than CLIENT_NAME={client_name!r}.")
+            problems.append(f"PROCTOR_URL ends with a client name other than CLIENT_NAME={client_name!r}.")
     if not found["TLS_VERIFY"].value:
         warnings.append("TLS_VERIFY is off: anyone on the network path can read the password and the token.")
     warnings += [
@@ -179,7 +179,7 @@ def _validate(configuration: Configuration) -> None:
         if (url := found[name].value) and urlsplit(url).scheme == "http" and not _is_loopback(url)
     ]
     if client_name and "." in client_name:
-        warnings.append("CLIENT_NAME contains a dot: Proctor may take what follows the last one for a file suffix.")
+        warnings.append("CLIENT_NAME contains a dot: Proctor may take what follows the last dot for a file suffix.")
     if client_name and " " in client_name:
         warnings.append(
             "CLIENT_NAME contains a space: Proctor encodes it twice when it looks up the client's assessments, so those"

@@ -56,7 +56,7 @@ def misspelt_in_secrets(directory: Path) -> list[str]:
 
 
 def not_known(name: str, setting: str) -> str:
-    """What to say of a name that resembles a setting."""
+    """The message about a name that resembles a setting."""
     return f"{name} is not a known setting; did you mean {setting}?"
 
 

@@ -1,4 +1,4 @@
-"""`python -m app.simulator`: the embedded Proctor as a process of its own, until it is ended."""
+"""`python -m app.simulator`: the embedded Proctor as a process of its own, until it is stopped."""
 
 import argparse
 import sys
@@ -21,7 +21,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m app.simulator",
         description="An embedded Proctor with its token endpoint, for tests. Prints the settings that lead a run to it,"
-        " and serves until it is ended.",
+        " and serves until it is stopped.",
         epilog=f"{FAULTS}\n{TOKEN_FAULTS}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -33,23 +33,28 @@ def _parser() -> argparse.ArgumentParser:
     add("--limit", type=int, default=scenario.limit, help="expireExamLimit, exams per call (default: 100)")
     add("--client-name", default=scenario.client_name, help="the one client name known (default: SBAC_PT)")
     add("--latency", type=float, default=0.0, help="seconds that a call takes (default: 0)")
-    add("--late-seconds", type=float, default=scenario.late_seconds, help="after which late faults respond (0.2)")
+    add("--late-seconds", type=float, default=scenario.late_seconds, help="seconds before late faults respond (0.2)")
     add("--without-status", action="store_true", help="as before December 2017: no updatedExamStatus")
-    add("--empty-list", choices=("null", "list", "missing"), default="null", help="expiredExams without any (null)")
+    add(
+        "--empty-list",
+        choices=("null", "list", "missing"),
+        default="null",
+        help="expiredExams if there are none (null)",
+    )
     add("--older-methods", action="store_true", help="405 with Allow: POST for any other method")
-    add("--sign-in", choices=("redirect", "form"), default="redirect", help="what gets who has no token (redirect)")
+    add("--sign-in", choices=("redirect", "form"), default="redirect", help="response without a token (redirect)")
     add("--token-endpoint", choices=("openam", "keycloak"), default="openam", help="its kind (default: openam)")
     add("--token-seconds", type=int, default=scenario.token_seconds, help="lifetime of a token (default: 3600)")
-    add("--token-calls", type=int, default=0, help="requests that a token is good for (default: any number)")
+    add("--token-calls", type=int, default=0, help="requests that a token is valid for (default: unlimited)")
     add("--foreign-audience", action="store_true", help="tokens are for an audience that Proctor rejects")
     add("--scopes", help="the scopes known, separated by spaces (default: any)")
-    add("--faults", type=_words, default=[], metavar="FAULT,…", help="one for each expire call, in this order")
+    add("--faults", type=_words, default=[], metavar="FAULT,…", help="one per expire call, in this order")
     add("--fault-rate", type=float, default=0.0, help="share of further calls with a fault at random (default: 0)")
-    add("--token-faults", type=_words, default=[], metavar="FAULT,…", help="one for each token request, in this order")
-    add("--seed", type=int, default=1, help="of exam ids and random faults (default: 1)")
+    add("--token-faults", type=_words, default=[], metavar="FAULT,…", help="one per token request, in this order")
+    add("--seed", type=int, default=1, help="seed of exam ids and random faults (default: 1)")
     add("--record", metavar="FILE", help="append a JSON line for each expire call")
     add("--certificate", metavar="FILE", help="serve https with this certificate (PEM)")
-    add("--key", metavar="FILE", help="and this key (PEM)")
+    add("--key", metavar="FILE", help="the key of the certificate (PEM)")
     return parser
 
 

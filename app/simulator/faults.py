@@ -154,14 +154,14 @@ def _all(text: str, respond: Callable[["Call"], None]) -> Fault:
 
 
 NAMED = {
-    "ok": _all("none", _body(lambda body: body)),
-    "token-expired": Fault("400 invalid_grant: the token has expired meanwhile", _token_expired),
+    "ok": _all("no fault", _body(lambda body: body)),
+    "token-expired": Fault("400 invalid_grant: the token has expired", _token_expired),
     "foreign-audience": Fault(
         "403 access_denied of Proctor", _sends(lambda call: responses.foreign_audience(call.accept))
     ),
     "sign-in": Fault("200 with a form that posts to the identity provider", _sends(lambda _: responses.sign_in_form())),
     "401-basic": Fault(
-        "401 of a gateway that wants HTTP Basic",
+        "401 of a gateway that requires HTTP Basic",
         _sends(lambda _: gateways.page(401, {"WWW-Authenticate": 'Basic realm="gateway"'})),
     ),
     "plain-http": Fault(
@@ -175,7 +175,7 @@ NAMED = {
     "envoy-overflow": Fault("Envoy's 503: overflow", _sends(lambda _: gateways.envoy(gateways.OVERFLOW))),
     "varnish-before": Fault("Varnish's 503, with nothing sent to Proctor", _sends(lambda _: gateways.varnish())),
     "null-list": Fault(
-        "200 as if nothing was due, null", _empty('{"additionalExamsToExpire":true,"expiredExams":null}')
+        "200 with null, as if nothing was due", _empty('{"additionalExamsToExpire":true,"expiredExams":null}')
     ),
     "empty-list": Fault("the same with an empty list", _empty('{"additionalExamsToExpire":true,"expiredExams":[]}')),
     "no-list": Fault("the same without any list", _empty('{"additionalExamsToExpire":true}')),

@@ -42,18 +42,18 @@ class Response(NamedTuple):
         return self.headers.get("Connection") == "close"
 
 
-def chunked(pieces: Iterator[bytes]) -> bytes:
-    """The pieces as chunks, and the last chunk."""
-    return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+def chunked(chunks: Iterator[bytes]) -> bytes:
+    """HTTP chunks, and the last chunk."""
+    return b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
 
 
 def slices(data: bytes, size: int) -> Iterator[bytes]:
-    """The data in pieces of `size` bytes; the last one may be shorter."""
+    """The data in slices of `size` bytes; the last one may be shorter."""
     return (data[start : start + size] for start in range(0, len(data), size))
 
 
-def gzip_pieces(data: bytes) -> Iterator[bytes]:
-    """The gzip stream in the pieces in which Tomcat sends it."""
+def gzip_chunks(data: bytes) -> Iterator[bytes]:
+    """The gzip stream in the chunks in which Tomcat sends it."""
     deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     yield _GZIP_HEADER
     yield from slices(deflate.compress(data) + deflate.flush(zlib.Z_SYNC_FLUSH), _GZIP_CHUNK)
@@ -79,8 +79,8 @@ def from_proctor(
     if status in (400, 500):
         fields["Connection"] = "close"
     fields["Server"] = " "
-    pieces = gzip_pieces(body) if compressed else slices(body, _CHUNK)
-    return Response(status, fields, chunked(pieces) if body else b"")
+    chunks = gzip_chunks(body) if compressed else slices(body, _CHUNK)
+    return Response(status, fields, chunked(chunks) if body else b"")
 
 
 def expired_exams(body: bytes, gzip: bool) -> Response:

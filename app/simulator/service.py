@@ -46,7 +46,7 @@ class ExamService:
     def change(self, due: list[int], more: bool, half: bool) -> Outcome:
         """Give exams their final status, by two updates or, with `half`, by the first of them alone.
 
-        Another call may have done so meanwhile: then they are changed twice, as no transaction prevents that.
+        Another call may have done so in the meantime: then they are changed twice, as no transaction prevents that.
         """
         ids = {number: self._id(number) for number in due}
         changed, updates = [], []

@@ -68,7 +68,7 @@ def test_after_a_killed_container_the_next_pod_waits_for_the_call_and_reports_it
     deployment.wait("job/run", "Failed")
     assert deployment.exit_codes("run") == [137, 65]
     log = terminated(deployment.pods("run")[1])["message"]
-    assert "Proctor may still be at work on the last call of an earlier run" in log
+    assert "Proctor may still be working on the last call of an earlier run" in log
     killed, *others = proctor.record
     assert killed["changed"] < min(call["start"] for call in others)  # no two calls at work at once
     assert [one["outcome"] for one in deployment.summaries] == ["killed", "drained"]

@@ -146,7 +146,7 @@ def test_proctor_is_recognized_by_its_response_to_options_or_get_alone(
     simulator = simulate(older_methods=older_methods, token_endpoint=endpoint)
     result = run(simulator, "check")
     assert (result.code, failed(result), simulator.record) == (0, [], [])
-    assert b"is there and accepts the token" in result.stdout
+    assert b"exists and accepts the token" in result.stdout
 
 
 NOT_ALLOWED = response(405, Allow="GET")
@@ -175,7 +175,7 @@ SIGN_IN = b'<form action="https://sso.example.org/"><input name="SAMLRequest"/><
         (response(400, WWW_Authenticate="Bearer"), response(500), 77, "rejected the token with 400"),
         (response(401, WWW_Authenticate="Basic"), response(401, WWW_Authenticate="Basic"), 77, "Basic login"),
         (response(403, WWW_Authenticate="Bearer"), response(403), 77, "issued for another service"),
-        (response(403), response(403), 77, "a gateway's, not Proctor's"),
+        (response(403), response(403), 77, "a gateway's response, not Proctor's"),
         (response(418), response(418), 76, "418"),
         (response(429, Retry_After="3600"), response(429), 69, "429"),
         (response(500), response(500), 69, "500"),

@@ -13,7 +13,7 @@ def test_a_demonstration_prints_the_rows_of_made_up_exams(jobs: Jobs, arguments:
     result = jobs.run({}, "demo", *arguments)
     assert result.code == 0
     assert len(set(result.exam_ids)) == len(result.rows) == exams
-    assert b"demonstration" in result.stderr
+    assert b"made up" in result.stderr
     assert list(jobs.directory.iterdir()) == []
 
 

@@ -114,7 +114,7 @@ def test_a_last_run_that_is_too_long_ago_fails(volume: Path, history: History) -
 
 
 def test_a_volume_without_any_run_fails(volume: Path, history: History) -> None:
-    assert history() == (1, [f"No run has left its summary in {volume}."])
+    assert history() == (1, [f"There is no summary of a run in {volume}."])
 
 
 def test_a_run_that_was_killed_and_not_followed_by_another_fails(volume: Path, history: History) -> None:
@@ -123,7 +123,7 @@ def test_a_run_that_was_killed_and_not_followed_by_another_fails(volume: Path, h
     (volume / name).touch()
     code, lines = history()
     assert code == 1
-    assert lines[-1].startswith(f"{name} is of a run that was killed. Run again soon")
+    assert lines[-1].startswith(f"{name} belongs to a run that was killed. Run again soon")
 
 
 def test_a_run_that_is_under_way_is_fine(simulate: Simulate, jobs: Jobs, volume: Path, history: History) -> None:
@@ -133,7 +133,7 @@ def test_a_run_that_is_under_way_is_fine(simulate: Simulate, jobs: Jobs, volume:
     assert simulator.held.wait(PATIENCE)
     code, lines = history()
     assert code == 0
-    assert lines[-1].endswith("is of a run that is under way.")
+    assert lines[-1].endswith("belongs to a run that is under way.")
     process.kill()
 
 
@@ -211,7 +211,7 @@ def test_a_summary_of_the_future_hides_no_later_failure(volume: Path, history: H
     leave(volume, 2, exit_code=69, outcome="failed")
     code, lines = history()
     assert code == 1
-    assert any("is ignored: it is of the future" in line for line in lines)
+    assert any("is ignored: its run started in the future" in line for line in lines)
     assert lines[-1].startswith("The last run for SBAC_PT ended with exit code 69.")
 
 

@@ -300,7 +300,7 @@ def test_by_hand_the_exams_of_a_list_or_a_log_go_to_stdout(jobs: Jobs, tmp_path:
         (".", "--database-zone=-99:00"),
     ],
 )
-def test_wrong_usage_is_said_in_a_line(jobs: Jobs, arguments: tuple[str, ...]) -> None:
+def test_wrong_usage_is_reported_in_one_line(jobs: Jobs, arguments: tuple[str, ...]) -> None:
     result = jobs.run({}, "recover", *arguments)
     assert result.code == 64
     assert b"python -m app recover" in result.stderr.splitlines()[-1]

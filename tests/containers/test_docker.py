@@ -91,7 +91,7 @@ def test_a_volume_gets_the_csv_and_its_summary(
     assert (csv_path.stat().st_uid, csv_path.stat().st_mode & 0o007) == (UID, 0)
 
 
-def test_a_volume_that_may_not_be_written_is_said_before_anything_is_expired(
+def test_a_volume_that_may_not_be_written_is_reported_before_anything_is_expired(
     engine: Engine, proctor: Simulator, env_file: list[str], secrets: list[str], tmp_path: Path
 ) -> None:
     foreign = tmp_path / "foreign"

@@ -22,7 +22,7 @@ __all__ = ["proctor", "stack"]
 
 @pytest.fixture
 def slack(stack: Stack) -> Iterator[SimpleQueue[dict[str, str]]]:
-    """A receiver of Slack messages, which ofelia is told of by an override file as the README describes it."""
+    """A receiver of Slack messages, which ofelia gets from an override file, as the README describes."""
     messages: SimpleQueue[dict[str, str]] = SimpleQueue()
 
     class Handler(BaseHTTPRequestHandler):
@@ -81,12 +81,12 @@ def test_a_failed_run_is_in_ofelias_log_and_in_slack_and_makes_the_stack_unhealt
     assert stack.log("ofelia", '"event": "end"')  # the job's own log is there, too
     message = slack.get(timeout=60)
     assert "exit code: 77" in message["attachments"][0]["text"]  # type: ignore[index]
-    code, told = stack.health()
+    code, output = stack.health()
     assert code == 1
-    assert "77" in told
+    assert "77" in output
 
 
-def test_a_run_longer_than_the_schedule_is_neither_doubled_nor_ended_with_ofelia(
+def test_a_run_longer_than_the_schedule_is_neither_started_twice_nor_ended_with_ofelia(
     stack: Stack, proctor: Simulator
 ) -> None:
     proctor.scenario.faults = ["ok", "hold"]

@@ -1,4 +1,4 @@
-"""A gateway that wants something else of the job: nothing reached Proctor, and the message says what to change."""
+"""A gateway that requires something else of the job: nothing reached Proctor, and the message says what to change."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def assert_stopped(result: Result, code: int, *simulators: Simulator) -> None:
 
 
 @pytest.mark.parametrize("name", ["nginx", "haproxy", "stunnel"])
-def test_a_gateway_wants_a_client_certificate(
+def test_a_gateway_requires_a_client_certificate(
     gateways: Gateways, simulate: Simulate, run: Run, authority: Authority, name: str
 ) -> None:
     """The alert arrives while the request is written or later, at random: hence several runs."""
@@ -37,7 +37,7 @@ def test_http_is_sent_to_a_tls_port(gateways: Gateways, simulate: Simulate, run:
     assert "https" in result.message
 
 
-def test_a_gateway_wants_a_login_of_its_own(gateways: Gateways, simulate: Simulate, run: Run) -> None:
+def test_a_gateway_requires_its_own_login(gateways: Gateways, simulate: Simulate, run: Run) -> None:
     simulator = simulate()
     login = 'auth_basic "Staff only"; auth_basic_user_file users;'
     gateway = gateways.start("nginx", simulator.port, location=login)
@@ -63,7 +63,7 @@ location @denied {{ default_type text/html; return 403 "<html><head><title>{titl
 @pytest.mark.parametrize(("name", "login"), [("squid", f"{USER}:wrong-pass@"), ("tinyproxy", "")])
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("setting", ["AUTH_URL", "PROCTOR_URL"])
-def test_a_proxy_wants_a_login(
+def test_a_proxy_requires_a_login(
     gateways: Gateways,
     simulate: Simulate,
     run: Run,

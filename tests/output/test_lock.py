@@ -302,5 +302,5 @@ def test_history_distinguishes_a_run_under_way_from_a_killed_one(
     jobs.finish(process)
     killed = jobs.run({}, "history", str(volume))
     assert (under_way.code, killed.code) == (0, 1)
-    assert f"{name} is of a run that is under way." in under_way.stdout.decode()
-    assert f"{name} is of a run that was killed." in killed.stdout.decode()
+    assert f"{name} belongs to a run that is under way." in under_way.stdout.decode()
+    assert f"{name} belongs to a run that was killed." in killed.stdout.decode()

@@ -95,7 +95,7 @@ def test_runs_that_begin_in_the_same_second_do_not_overwrite_each_other(
 
 
 @pytest.mark.parametrize("name", ["missing", "a file", "a file/below"])
-def test_an_output_dir_that_is_none_stops_the_run_before_the_token(
+def test_an_output_dir_that_is_not_a_directory_stops_the_run_before_the_token(
     simulate: Simulate, run: Run, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / "a file").touch()
@@ -107,7 +107,7 @@ def test_an_output_dir_that_is_none_stops_the_run_before_the_token(
 
 @pytest.mark.skipif(os.name != "posix", reason="needs permissions")
 @pytest.mark.parametrize("at_fault", ["", ".lock"])
-def test_an_output_dir_without_rights_is_reported_with_its_owner_its_mode_the_user_and_a_cure(
+def test_an_output_dir_without_permissions_is_reported_with_owner_mode_user_and_a_fix(
     simulate: Simulate, jobs: Jobs, volume: Path, at_fault: str
 ) -> None:
     if os.geteuid() == 0 and not shutil.which("setpriv"):

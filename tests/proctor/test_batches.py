@@ -139,7 +139,7 @@ def test_every_malformed_record_becomes_a_row_and_each_anomaly_is_logged_once(si
         ({**EXAM, "updatedExamStatus": None}, "7", "a record without updatedExamStatus"),
         ({**EXAM, "segments": []}, "7", "a record with the unknown field 'segments' (left out)"),
         ({**EXAM, "studentId": {"n\u00e9": True}}, '{"n\u00e9":true}', "a record whose studentId is not a number"),
-        (7, "", "a record that is no object (written as its examId)"),
+        (7, "", "a record that is not an object (written as its examId)"),
     ],
 )
 def test_what_is_unexpected_about_a_record_is_logged(

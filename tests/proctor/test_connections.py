@@ -196,7 +196,7 @@ def test_an_http_proxy_is_used(simulate: Simulate, run: Run) -> None:
 
 
 @pytest.mark.parametrize("status", [401, 407])
-def test_a_proxy_that_wants_a_login_for_the_tunnel_is_a_matter_of_configuration(
+def test_a_proxy_that_requires_a_login_for_the_tunnel_is_a_matter_of_configuration(
     simulate: Simulate, run: Run, status: int
 ) -> None:
     simulator = simulate()
@@ -210,7 +210,7 @@ def test_a_proxy_that_wants_a_login_for_the_tunnel_is_a_matter_of_configuration(
 
 
 @pytest.mark.parametrize("setting", ["PROCTOR_URL", "AUTH_URL"])
-def test_a_proxy_that_wants_a_login_for_a_request_is_a_matter_of_configuration(
+def test_a_proxy_that_requires_a_login_for_a_request_is_a_matter_of_configuration(
     simulate: Simulate, run: Run, setting: str
 ) -> None:
     with serving(responding(response(407, Proxy_Authenticate="Basic"))) as server:

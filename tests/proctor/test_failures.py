@@ -9,7 +9,7 @@ from tests.support import Jobs, Run, Serve, Simulate, expired
 @pytest.mark.parametrize(
     ("fault", "code", "words"),
     [
-        ("403", 77, "a gateway's, not Proctor's"),
+        ("403", 77, "a gateway's response, not Proctor's"),
         ("foreign-audience", 77, "issued for another service"),
         ("401-basic", 77, "Basic login"),
         ("300", 77, "sign in"),

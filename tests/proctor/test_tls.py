@@ -104,7 +104,7 @@ def test_a_wrong_host_name_or_an_expired_certificate_is_no_matter_of_the_authori
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("setting", ["PROCTOR_URL", "AUTH_URL"])
-def test_a_server_that_wants_a_client_certificate_is_a_matter_of_configuration(
+def test_a_server_that_requires_a_client_certificate_is_a_matter_of_configuration(
     simulate: Simulate, run: Run, authority: Authority, setting: str, version: ssl.TLSVersion
 ) -> None:
     context = authority.context()
@@ -131,7 +131,7 @@ def test_a_server_with_an_outdated_version_of_tls_is_a_matter_of_configuration(
     with serving(responding(response(200)), tls=context) as server:
         result = run(simulator, TLS_CA_FILE=authority.file, PROCTOR_URL=server.url.replace("http", "https"))
     assert is_misconfigured(result, simulator)
-    assert "no version, cipher or key of TLS in common" in result.message
+    assert "no TLS version, cipher or key type in common" in result.message
 
 
 @pytest.mark.parametrize("setting", ["PROCTOR_URL", "AUTH_URL"])

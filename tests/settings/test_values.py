@@ -218,7 +218,7 @@ def test_proctor_is_found_by_host_by_context_path_or_by_the_whole_old_endpoint(
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("https://proctor.example.org/proctor/Services/exams/expire/SBAC", "another client name"),
+        ("https://proctor.example.org/proctor/Services/exams/expire/SBAC", "a client name other than"),
         ("https://proctor.example.org/?client=SBAC_PT", "'?'"),
         ("https://user@proctor.example.org", "user name or password"),
         ("https://proctor.example.org/#SBAC_PT", "'#'"),

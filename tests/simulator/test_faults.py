@@ -136,7 +136,7 @@ def test_a_good_token_may_be_for_a_foreign_audience(watch: Watch) -> None:
     assert left(simulator) == [0, 1]
 
 
-def test_a_gateway_may_want_credentials_of_its_own(watch: Watch) -> None:
+def test_a_gateway_may_require_its_own_credentials(watch: Watch) -> None:
     response = expire(watch(faults=["401-basic"]))
     assert response.headers["WWW-Authenticate"].startswith("Basic ")
 

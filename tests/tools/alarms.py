@@ -63,7 +63,7 @@ class Causes:
         return f"{'/'.join(names) or 'no call'}: {window.reason}", True
 
     def _first_calls(self, window: Window) -> list[dict[str, Any]]:
-        """The call that a window begins with; more where times in milliseconds, or a clock, do not tell which."""
+        """The call that a window begins with; more where times in milliseconds, or a clock, do not show which."""
         found = []
         for ahead in {0, self._trial.seconds_ahead}:
             start, end = (time - timedelta(seconds=ahead) for time in window[:2])

@@ -23,7 +23,7 @@ KILLS = ("killed before a step", "killed amid a step", "killed after a step")
 FAILURES = {"storage full": errno.ENOSPC, "storage defective": errno.EIO, "storage read-only": errno.EROFS}
 FAIL_FOR_GOOD, FAIL_ONCE, SET_CLOCK = 3, 4, 5
 REPORT = "sabotage.log"
-"""Where a job's directory tells which step it was: lines of the system call and the name of the file."""
+"""What in a job's directory shows which step it was: lines of the system call and the name of the file."""
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ class Trial:
             ended.code = ended.process.exitcode or 0
         self.simulator.moment = lambda: None
         if self.output != "volume":
-            self.simulator.wait_idle()  # nothing but a volume can tell the next job of a call that is under way
+            self.simulator.wait_idle()  # only a volume informs the next job of a call that is under way
         for ended in running:
             ended.calls = self.simulator.record[ended.first_call :]
             ended.token_faults = list(self.simulator.token_faults)
