@@ -7,7 +7,7 @@ COPY requirements.txt ./
 RUN python -m pip install --no-cache-dir --no-compile --require-hashes --target packages -r requirements.txt \
     && rm -rf packages/bin requirements.txt
 COPY app app
-# Never checked against the source again: the two cannot differ in an image, and the start is faster.
+# Not checked against the source at run time: in an image the two cannot differ, and the start is faster.
 RUN python -m compileall -q --invalidation-mode unchecked-hash . \
     && install -d -o 10001 -g 10001 -m 0750 /output
 

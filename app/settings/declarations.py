@@ -57,8 +57,8 @@ class Settings:
     tls_ca_file: str | None = _optional(parsers.ca_file)
     connect_timeout: float = _with_default("10", parsers.number(float, 0.001, _DAY))
     read_timeout: float = _with_default("300", parsers.number(float, 0.001, _DAY))
-    # Together more than eight minutes of patience (1 + 2 + 4 + … + 256 s): a restart of OpenAM takes minutes. And a lost
-    # response is followed by a wait of READ_TIMEOUT, in which Proctor ends its work on that call.
+    # Together more than eight minutes of patience (1 + 2 + 4 + … + 256 s): a restart of OpenAM takes minutes. And a
+    # lost response is followed by a wait of READ_TIMEOUT, in which Proctor ends its work on that call.
     max_attempts: int = _with_default("10", parsers.number(int, 1, 1000))
     max_wait: float = _with_default("300", parsers.number(float, 0, _DAY))
     max_lost_responses: int = _with_default("2", parsers.number(int, 0, 1000))
