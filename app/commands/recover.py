@@ -198,7 +198,7 @@ def _take_log(directory: Path, source: Path, options: Options, stop: Stop) -> in
 
 def _end_of_log(rows: list[LogRow], exams: list[Exam], unreadable: int) -> int:
     if not exams:
-        message = f"Nothing to recover: the log has {len(rows):,} unwritten rows, and each is already in a CSV."
+        message = f"Nothing to recover: each of the log's unwritten rows ({len(rows):,}) is already in a CSV."
         log_event(logging.INFO, "recovered", message)
     if unreadable:
         raise UnexpectedResponse(

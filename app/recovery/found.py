@@ -176,8 +176,8 @@ def _verify(exam: Changes, zone: Zone) -> None:
         )
     changed = exam.times[-1]
     raise UnexpectedResponse(
-        f"The time zone is not {zone.name}: {reported}, and the database has that at {changed}. Print the query again"
-        f" with --database-zone={_likely_offset(changed, start, end)}, or the name of the zone. {_NOTHING_DONE}"
+        f"The time zone is not {zone.name}: {reported}, but the database has that change at {changed}. Print the query"
+        f" again with --database-zone={_likely_offset(changed, start, end)}, or the name of the zone. {_NOTHING_DONE}"
     )
 
 
