@@ -65,7 +65,7 @@ class _Json(logging.Formatter):
 
 
 class _StderrHandler(logging.Handler):
-    """Writes whole lines. A reader that takes none for five seconds loses lines instead of holding up the run."""
+    """Writes complete lines. A reader that takes none for five seconds loses lines instead of holding up the run."""
 
     def __init__(self) -> None:
         super().__init__()

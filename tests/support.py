@@ -130,7 +130,7 @@ class Jobs:
         return self.finish(self.start(settings, *arguments, **options))
 
     def read_until(self, process: subprocess.Popen[bytes], event: str) -> dict[str, Any]:
-        """Read the JSON log up to an event. The process needs `bufsize=0`, so that no line after it gets lost."""
+        """Read the JSON log up to an event. The process needs `bufsize=0`, so that no line after it is lost."""
         assert process.stderr
         for line in process.stderr:
             entry: dict[str, Any] = json.loads(line)

@@ -38,7 +38,7 @@ def new_csv(directory: Path, client_name: str) -> Path:
 
 
 def run_name(csv: Path) -> RunName | None:
-    """What the name of a run's CSV says; None for a file that is no such CSV."""
+    """What the name of a run's CSV says; None for any other file."""
     name = _NAME.fullmatch(csv.name)
     try:
         return RunName(name[1], datetime.strptime(name[2], _STAMP).replace(tzinfo=UTC)) if name else None

@@ -20,7 +20,7 @@ LOCK = ".lock"
 
 _LONGEST_RECORD = 4096  # bytes
 _LONGEST = 1000 * 365 * 86_400.0  # seconds
-# Windows lets nobody read what is locked, so the byte that is locked lies far beyond any content.
+# On Windows, locked bytes cannot be read, so the locked byte lies far beyond any content.
 _LOCKED_BYTE = 1 << 40
 
 
@@ -120,7 +120,7 @@ class Lock:
 
 
 def busy(directory: Path) -> Busy:
-    """The failure of a run that comes second."""
+    """The failure of a second run."""
     return Busy(f"Another run is under way on OUTPUT_DIR {str(directory)!r}. Wait until it has finished.")
 
 

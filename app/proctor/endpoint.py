@@ -19,8 +19,8 @@ from app.proctor.transport import IncompleteResponse, Transport
 from app.settings import Settings
 from app.signals import FIRST
 
-# A rejection is sent at once. From here on, or from a tenth of READ_TIMEOUT on, it may as well be a gateway's word for
-# a call that it had passed on: Varnish gives up after a minute, haproxy refuses after some 3 seconds.
+# A rejection is sent at once. From here on, or from a tenth of READ_TIMEOUT on, it may also be a gateway's response
+# to a call that it had passed on: Varnish times out after a minute, haproxy rejects a call after some 3 seconds.
 _LATE = 10.0  # seconds
 _LATE_PART = 0.1
 
@@ -54,7 +54,7 @@ class Endpoint:
 
         Raises:
             ResponseLost: exams may have been expired whose report was not received.
-            TokenRejected: a new token may cure it; nothing was expired.
+            TokenRejected: a new token may be accepted; nothing was expired.
             Transient: Proctor could not be reached or rejected the call; nothing was expired.
             Failure: another attempt would end the same way; nothing was expired.
             Interrupted: a second signal ended the call; `sent` says whether exams may have been expired.
@@ -74,7 +74,7 @@ class Endpoint:
         rejected = response.status in (429, 503) and not was_passed_on(response)
         if (rejected or (response.status == 500 and was_not_passed_on(response))) and not late:
             raise Transient(f"Proctor rejected the call: {response}", response.retry_after)
-        # What comes late from a URL that worked before is a gateway's word for a call that took too long.
+        # A late response from a URL that worked before is a gateway's, to a call that took too long.
         if not (late and self._worked) and (failure := _failure(response, self.url)):
             raise failure
         what = ", which is not its list of exams" if response.status == 200 else ""

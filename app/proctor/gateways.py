@@ -1,4 +1,4 @@
-"""What a response with an error says of the proxies and gateways that it came through.
+"""What an error response shows about the proxies and gateways that it came through.
 
 Whether they had passed the call on to Proctor decides whether exams may have been changed. Facts as observed with
 nginx, haproxy, Apache, Envoy, Varnish, Caddy, squid and tinyproxy.

@@ -1,4 +1,4 @@
-"""How often something transient is tried again, and how long to wait before: tenacity, set up by the settings."""
+"""Retries of transient errors, by tenacity: how often, and how long to wait before each, as the settings have it."""
 
 import logging
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Windows are resolved: the exams are written to a CSV of their own, and the summaries say so. All of it or nothing.
+"""Resolves windows, all or nothing: writes the exams to a CSV of their own and marks the windows in the summaries.
 
 What is to be done is first written to a journal. Whatever ends the program after that, `finish` does the rest.
 """

@@ -24,7 +24,7 @@ def lines(source: Path, errors: str = "strict") -> Iterator[str]:
     """The lines of a file, or of stdin, each with the line end that it has.
 
     Raises:
-        UnexpectedResponse: it cannot be read, or is no text.
+        UnexpectedResponse: it cannot be read, or is not text.
     """
     try:
         with _open(source) as file:

@@ -9,8 +9,8 @@ go to a stdout that nobody keeps. A name is taken for a misspelt setting when th
 
 Two slips within one word are two different words as a rule (MIN_RUNTIME, SEND_TIMEOUT, RECONNECT_TIMEOUT), as is
 anything further away. So the variables that Kubernetes makes of a service named `proctor` or `auth`, those of CI
-systems, shells and cloud clients are no misspelt settings. The few names of others that are as near as a slip are
-listed here.
+systems, shells and cloud clients are not taken for misspelt settings. The few names of other programs that are as near
+as a slip are listed here.
 """
 
 import difflib

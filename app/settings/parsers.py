@@ -1,7 +1,7 @@
 """What turns the text of a setting into its value.
 
 Each parser takes a text and returns the value, or raises a ValueError whose message continues a sentence that begins
-with the setting's name: "is not an http or https URL". Only the parsers of settings that are no secret quote the text.
+with the setting's name: "is not an http or https URL". Only the parsers of settings that are not secret quote the text.
 """
 
 import os

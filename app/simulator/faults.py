@@ -79,8 +79,8 @@ def _head_line(response: Response) -> bytes:
 
 def _cut_length(call: "Call") -> None:
     """Half of a body that has a length, as from a gateway that buffers."""
-    whole = gateways.plain(200, {"Content-Type": "application/json"}, call.repeatable(call.body))
-    call.cut(whole.head() + whole.payload[: len(whole.payload) // 2])
+    good = gateways.plain(200, {"Content-Type": "application/json"}, call.repeatable(call.body))
+    call.cut(good.head() + good.payload[: len(good.payload) // 2])
 
 
 def _cut_gzip(call: "Call") -> None:

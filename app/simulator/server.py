@@ -157,4 +157,4 @@ class _Server(ThreadingHTTPServer):
             super().finish_request(wrapped, client_address)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that go away are to be expected here."""
+        """Ignore it: clients are expected to disconnect."""

@@ -25,7 +25,7 @@ def proctor(engine: Engine) -> Iterator[Simulator]:
 
 @pytest.fixture
 def env_file(tmp_path: Path, proctor: Simulator) -> list[str]:
-    """The settings that are no secret, as `--env-file`."""
+    """The settings that are not secret, as `--env-file`."""
     path = tmp_path / ".env"
     path.write_text("".join(f"{name}={value}\n" for name, value in plain(proctor.settings()).items()))
     return ["--env-file", str(path)]

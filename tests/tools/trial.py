@@ -88,7 +88,7 @@ class Trial:
                 if codes == [0]:
                     break
             else:
-                self.problems.append("it comes to no end")
+                self.problems.append("it does not end")
             self.simulator.wait_idle()
 
     def play_sabotage(self, sabotage: Sabotage) -> str:
