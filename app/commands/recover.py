@@ -43,14 +43,13 @@ def recover(options: Options, stop: Stop) -> int:
         if options.found or options.log:
             return _to_stdout(options, stop)
         return _print_query(options.windows, [], options)
-    if not options.found and not options.log and options.acknowledge is None:
-        return _query_for(directory, options)
-    with _held(directory):
-        if options.log:
-            return _take_log(directory, options.log, options, stop)
-        if options.found:
-            return _take_found(directory, options.found, options, stop)
-        return _acknowledge(directory, str(options.acknowledge))
+    if options.log:
+        return _take_log(directory, options.log, options, stop)
+    if options.found:
+        return _take_found(directory, options.found, options, stop)
+    if options.acknowledge is not None:
+        return _acknowledge(directory, options.acknowledge)
+    return _query_for(directory, options)
 
 
 def _configure_logs() -> None:
@@ -63,7 +62,10 @@ def _configure_logs() -> None:
 
 @contextmanager
 def _held(directory: Path) -> Iterator[None]:
-    """Hold the lock on the directory, so that no run changes it, and finish an earlier recovery that was killed."""
+    """Hold the lock on the directory, so that no run changes it, and finish an earlier recovery that was killed.
+
+    Not to be held while stdin is read: a query may take long, and no run can start.
+    """
     try:
         is_new = not (directory / LOCK).exists()
         lock = Lock(directory)
@@ -122,23 +124,31 @@ def _print_query(windows: list[Period], runs: list[PastRun], options: Options) -
 
 
 def _take_found(directory: Path, source: Path, options: Options, stop: Stop) -> int:
-    _, unresolved = read_runs(directory)
+    with _held(directory):
+        _, unresolved = read_runs(directory)
     if not unresolved:
         return ExitCode.OK
-    with stop.interruptible(FIRST):  # mysql may be waiting for a password
-        found = read_unverified(source) if options.unverified else read_found(source)
+    found = _read_list(source, options, stop)
+    with _held(directory):
+        _, unresolved = read_runs(directory)
         covered = [window for window in unresolved if options.unverified or _is_covered(window, found)]
         verify_time(found, covered)
-        exams = not_in([*csvs_in(directory), *options.csvs], found.exams.values())
-    if not exams and not options.unverified:
-        verify_zone_is_known(found)
-    if covered:
-        _resolve_by(directory, exams, covered, unresolved[covered[0]][0])
+        with stop.interruptible(FIRST):
+            exams = not_in([*csvs_in(directory), *options.csvs], found.exams.values())
+        if not exams and not options.unverified:
+            verify_zone_is_known(found)
+        if covered:
+            _resolve_by(directory, exams, covered, unresolved[covered[0]][0])
     others = [window for window in unresolved if window not in covered]
     for window in others:
         message = f"Still unresolved, as the query did not ask for it: {shown(window)}. Print the query again."
         log_event(logging.ERROR, "unresolved", message, **bounds(window))
     return ExitCode.RESPONSES_LOST if others else ExitCode.OK
+
+
+def _read_list(source: Path, options: Options, stop: Stop) -> Found:
+    with stop.interruptible(FIRST):  # where mysql asks for a password, say
+        return read_unverified(source) if options.unverified else read_found(source)
 
 
 def _is_covered(window: Period, found: Found) -> bool:
@@ -156,14 +166,13 @@ def _resolve_by(directory: Path, exams: list[Exam], windows: list[Period], run: 
 
 
 def _acknowledge(directory: Path, note: str) -> int:
-    _, unresolved = read_runs(directory)
-    if not unresolved:
-        return ExitCode.OK
-    resolution = Resolution(
-        list(unresolved), f"acknowledged: {note}", timestamp(datetime.now(UTC)), csv=None, exams=None
-    )
-    resolve(directory, resolution, [])
-    _log_resolved(resolution)
+    with _held(directory):
+        _, unresolved = read_runs(directory)
+        if unresolved:
+            at = timestamp(datetime.now(UTC))
+            resolution = Resolution(list(unresolved), f"acknowledged: {note}", at, csv=None, exams=None)
+            resolve(directory, resolution, [])
+            _log_resolved(resolution)
     return ExitCode.OK
 
 
@@ -182,17 +191,19 @@ def _log_resolved(resolution: Resolution) -> None:
 def _take_log(directory: Path, source: Path, options: Options, stop: Stop) -> int:
     with stop.interruptible(FIRST):
         log = read_log(source)
-        exams = not_in([*csvs_in(directory), *options.csvs], [row.exam for row in log.rows])
-    missing, by_run = set(exams), dict[str, list[Exam]]()
-    for row in log.rows:
-        if row.exam in missing:
-            missing.remove(row.exam)
-            by_run.setdefault(stem_of_run(directory, row.at), []).append(row.exam)
-    for stem, rows in by_run.items():
-        csv = new_csv(directory, stem, "from_log")
-        write_csv(csv, rows)
-        message = f"Recovered from the log: {_count(rows)}, in {csv.name}."
-        log_event(logging.INFO, "recovered", message, csv=csv.name, exams=len(rows))
+    with _held(directory):
+        with stop.interruptible(FIRST):
+            exams = not_in([*csvs_in(directory), *options.csvs], [row.exam for row in log.rows])
+        missing, by_run = set(exams), dict[str, list[Exam]]()
+        for row in log.rows:
+            if row.exam in missing:
+                missing.remove(row.exam)
+                by_run.setdefault(stem_of_run(directory, row.at), []).append(row.exam)
+        for stem, rows in by_run.items():
+            csv = new_csv(directory, stem, "from_log")
+            write_csv(csv, rows)
+            message = f"Recovered from the log: {_count(rows)}, in {csv.name}."
+            log_event(logging.INFO, "recovered", message, csv=csv.name, exams=len(rows))
     return _end_of_log(log.rows, exams, log.unreadable)
 
 
@@ -218,10 +229,9 @@ def _to_stdout(options: Options, stop: Stop) -> int:
             exams = not_in(options.csvs, [row.exam for row in log.rows])
         _print_csv(exams)
         return _end_of_log(log.rows, exams, log.unreadable)
-    source = options.found or STDIN
+    found = _read_list(options.found or STDIN, options, stop)
+    verify_time(found, [*options.windows, *(asked.window for asked in found.asked)])
     with stop.interruptible(FIRST):
-        found = read_unverified(source) if options.unverified else read_found(source)
-        verify_time(found, [*options.windows, *(asked.window for asked in found.asked)])
         exams = not_in(options.csvs, found.exams.values())
     if not exams and not options.unverified:
         verify_zone_is_known(found)

@@ -224,6 +224,21 @@ def test_a_signal_ends_the_wait_for_the_list(volume: Path, jobs: Jobs) -> None:
     assert resolved(volume) == [None]
 
 
+@pytest.mark.parametrize("action", ["--found", "--log"])
+def test_a_run_can_start_while_the_result_of_the_query_or_a_log_is_waited_for(
+    volume: Path, jobs: Jobs, action: str
+) -> None:
+    leave(volume)
+    pipe = volume.parent / "pipe"
+    os.mkfifo(pipe)
+    process = jobs.start(JSON, "recover", str(volume), action, str(pipe))
+    with pipe.open("wb") as writer, (volume / ".lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        writer.write(listed(3))
+    assert jobs.finish(process).code == 0
+
+
 def test_rows_of_a_log_get_into_the_csv_of_their_run(volume: Path, recover: Recover) -> None:
     leave(volume)
     leave(volume, STEM.replace("22T", "23T"), numbers=(5,))
