@@ -39,6 +39,11 @@ class Stack:
         lines = [f"{name}={value}\n" for name, value in (self._settings | settings).items()]
         (self.directory / ".env").write_text("".join(lines))
 
+    def label_ofelia(self, labels: dict[str, str]) -> None:
+        """Give ofelia labels for its reports by an override file, as the README describes."""
+        override = {"services": {"ofelia": {"labels": {f"ofelia.{name}": value for name, value in labels.items()}}}}
+        (self.directory / "docker-compose.override.yml").write_text(json.dumps(override))
+
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start a command of docker compose."""
         return subprocess.Popen(

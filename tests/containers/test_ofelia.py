@@ -12,6 +12,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from app.simulator import Simulator
+from tests.containers.mail import MailServer, mail_server
 from tests.containers.stack import FINISHED, LOG, SOON, Stack
 from tests.containers.test_compose import proctor, secrets_in, stack
 from tests.containers.test_docker import UID
@@ -39,12 +40,26 @@ def slack(stack: Stack) -> Iterator[SimpleQueue[dict[str, str]]]:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         url = f"http://{stack.engine.host}:{server.server_address[1]}/hook"
-        labels = {"ofelia.slack-webhook": url, "ofelia.slack-only-on-error": "true"}
-        override = {"services": {"ofelia": {"labels": labels}}}
-        (stack.directory / "docker-compose.override.yml").write_text(json.dumps(override))
+        stack.label_ofelia({"slack-webhook": url, "slack-only-on-error": "true"})
         yield messages
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def mail(stack: Stack) -> Iterator[MailServer]:
+    """A mail server, which ofelia gets in the same way."""
+    with mail_server(stack.engine.host) as server:
+        stack.label_ofelia(
+            {
+                "smtp-host": stack.engine.host,
+                "smtp-port": str(server.port),
+                "email-to": "oncall@example.org,lead@example.org",
+                "email-from": "ofelia@example.org",
+                "mail-only-on-error": "true",
+            }
+        )
+        yield server
 
 
 def test_a_run_starts_by_itself_and_leaves_report_and_log_on_the_volume(stack: Stack, proctor: Simulator) -> None:
@@ -84,6 +99,68 @@ def test_a_failed_run_is_in_ofelias_log_and_in_slack_and_makes_the_stack_unhealt
     code, output = stack.health()
     assert code == 1
     assert "77" in output
+
+
+def test_a_failed_run_is_reported_by_mail_with_its_log(stack: Stack, proctor: Simulator, mail: MailServer) -> None:
+    proctor.scenario.faults = ["hold", *["403"] * 100]
+    stack.up(SCHEDULE=SOON)
+    assert proctor.held.wait(60)
+    proctor.release.set()
+    message = mail.messages.get(timeout=60)
+    assert message["From"] == "ofelia@example.org"
+    assert message["X-Envelope-To"] == "oncall@example.org, lead@example.org"
+    assert message["Subject"].startswith("[Execution failed] Job force-submit finished in ")
+    log, _, details = (part.get_content() for part in message.iter_attachments())
+    assert json.loads(log.splitlines()[-1])["summary"]["exit_code"] == 77
+    assert secrets_in(log + details, proctor) == []
+
+
+def test_a_successful_run_sends_no_mail(stack: Stack, proctor: Simulator, mail: MailServer) -> None:
+    stack.up(SCHEDULE=SOON)
+    assert stack.log("ofelia", f"{FINISHED}, error: none", times=2)  # what the first one sends comes before the second
+    assert mail.messages.empty()
+    assert len(expired(proctor)) == 250
+
+
+def test_a_run_goes_on_to_its_end_while_the_api_proxy_restarts(stack: Stack, proctor: Simulator) -> None:
+    proctor.scenario.faults = ["ok", "hold"]
+    stack.up(SCHEDULE=SOON)
+    assert proctor.held.wait(60)
+    assert stack.compose("restart", "docker-api").returncode == 0
+    # ofelia reports the run as failed although it goes on, and starts another one, which finds it under way.
+    assert "error inspecting exec: cannot connect" in stack.log("ofelia", FINISHED)
+    assert stack.log("ofelia", "exit code: 75")
+    assert len(proctor.record) == 2
+    proctor.release.set()
+    assert "failed: false" in stack.log("ofelia", f"{FINISHED}, error: none", tail="0")
+    ended = json.loads(stack.job_log('"outcome": "drained"'))["summary"]
+    assert (ended["calls"], ended["exit_code"], ended["lost"]) == (3, 0, [])
+    assert stack.exam_ids() == sorted(expired(proctor))
+    assert len(expired(proctor)) == 250
+
+
+def test_runs_start_as_scheduled_after_a_restart_of_the_api_proxy(stack: Stack, proctor: Simulator) -> None:
+    stack.up(SCHEDULE=SOON)
+    assert "failed: false" in stack.log("ofelia", FINISHED)
+    assert stack.compose("restart", "docker-api").returncode == 0
+    assert stack.log("ofelia", f"{FINISHED}, error: none", times=2, tail="0")
+    assert stack.exam_ids() == sorted(expired(proctor))
+
+
+def test_ofelia_stopped_in_the_middle_of_a_run_and_started_again_leaves_the_run_alone(
+    stack: Stack, proctor: Simulator
+) -> None:
+    proctor.scenario.faults = ["ok", "hold"]
+    stack.up(SCHEDULE=SOON)
+    assert proctor.held.wait(60)
+    assert stack.compose("stop", "ofelia").returncode == 0
+    assert stack.compose("start", "ofelia").returncode == 0
+    assert stack.log("ofelia", "exit code: 75", tail="0")
+    assert len(proctor.record) == 2
+    proctor.release.set()
+    assert stack.log("ofelia", f"{FINISHED}, error: none", tail="0")
+    assert stack.exam_ids() == sorted(expired(proctor))
+    assert len(expired(proctor)) == 250
 
 
 def test_a_run_longer_than_the_schedule_is_neither_started_twice_nor_ended_with_ofelia(
