@@ -29,8 +29,8 @@ class Record(NamedTuple):
 
     Every exam that was reported to it before `since` is in the CSV. `unreported` says whether a call that began then,
     or one after it, may have changed exams that are not. `last_call` is when the call began that Proctor may still be
-    at work on; `longest_call` is how many seconds one may last. `last_lost` is when the last call began whose response
-    was lost.
+    at work on, or when its response was lost; `longest_call` is how many seconds it may take from then on. `last_lost`
+    is when the last call began whose response was lost.
     """
 
     csv: str

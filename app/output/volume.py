@@ -102,8 +102,9 @@ class VolumeReport(CsvReport):
         self._all_reported()
 
     def response_lost(self) -> None:
-        # From now on `since` stays: the window of a killed run has every response in it that was lost.
-        self._record = self._record._replace(last_lost=self._record.last_call)
+        # From now on `since` stays: the window of a killed run has every response in it that was lost. And the next run
+        # waits as long as this one does, as Proctor may go on with the call.
+        self._keep(self._record._replace(last_lost=self._record.last_call, last_call=Moment.now()))
 
     def write(self, exams: Sequence[Exam]) -> None:
         super().write(exams)

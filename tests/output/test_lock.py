@@ -176,6 +176,17 @@ def test_the_wait_after_a_loss_in_an_ended_run_is_left_to_the_next_one(
     assert interrupted_wait(simulator, jobs, volume, signal.SIGTERM) > 3600 - PATIENCE
 
 
+def test_after_a_call_that_took_too_long_the_next_run_waits_for_as_long_again(volume: Path) -> None:
+    with closing(Volume(volume, 3600)) as held:
+        report = held.report("SBAC_PT", Stop())
+        report.open()
+        report.call_begins(ago(1))
+        report.response_lost()
+        report.close()
+    with closing(Volume(volume, 3600)) as held:
+        assert 3600 - PATIENCE < held.recover().wait <= 3600
+
+
 def test_a_call_that_began_as_long_ago_as_one_can_last_is_not_waited_for(
     simulate: Simulate, run: Run, volume: Path
 ) -> None:
