@@ -203,7 +203,7 @@ def test_a_row_is_either_complete_in_the_pipe_or_in_the_log(logged: list[tuple[s
     with small_pipe(stop) as (report, stdout):
         for _ in range(2):
             stop._receive(15, None)
-        with pytest.raises(OutputFailed, match=f"The {36 + longer} rows that are missing from it"):
+        with pytest.raises(OutputFailed, match=f"Rows missing from it: {36 + longer}"):
             report.write([ROW._replace(examId="e" * (1 + longer)), *[ROW] * 99])
         assert stdout.read(8192).count(b"\r\n") == 64 - longer
     assert [row for _, row in logged] == [",".join(ROW)] * (36 + longer)
@@ -252,7 +252,7 @@ def test_rows_that_cannot_be_taken_back_are_in_the_log_all_the_same_and_it_says_
         report.open()
         monkeypatch.setattr(os, "fsync", fail)
         monkeypatch.setattr(os, call, fail)
-        with pytest.raises(OutputFailed, match="The 2 rows that are missing from it"):
+        with pytest.raises(OutputFailed, match="Rows missing from it: 2"):
             report.write([ROW, ROW])
     assert [row for _, row in logged] == ["", ",".join(ROW), ",".join(ROW)]
     assert "may also be in a file" in logged[0][0]

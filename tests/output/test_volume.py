@@ -231,7 +231,7 @@ def test_a_batch_that_cannot_be_taken_back_is_in_the_log_all_the_same(
         result = jobs.run(settings | sabotaged(tmp_path, f"{FSYNC}os.{call} = refuse"))
     assert result.code == 74
     assert sorted(unwritten(result)) == sorted(simulator.record[1]["expired"])
-    assert f"The {len(simulator.record[1]['expired'])} rows that are missing from it" in result.message
+    assert f"Rows missing from it: {len(simulator.record[1]['expired'])}." in result.message
     assert result.events("not_taken_back")
     assert b"Traceback" not in result.stderr
     assert monitor.received == ["start", "74"]

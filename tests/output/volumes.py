@@ -95,7 +95,7 @@ def each_exam_is_in_the_csv_or_in_the_log(simulator: Simulator, result: Result, 
     assert len(simulator.record) == 2  # no further call
     (window,) = result.summary["lost"]  # the log may be lost as well
     assert holds(window, simulator.record[1]["changed"])
-    assert f"The {len(missing)} rows that are missing from it" in result.message
+    assert f"Rows missing from it: {len(missing)}." in result.message
     assert "Traceback" not in result.stderr.decode()
     return sorted(ids(csv) + missing) == sorted(exam for call in simulator.record for exam in call["expired"])
 
