@@ -7,7 +7,6 @@ from email.message import EmailMessage
 from queue import SimpleQueue
 from socketserver import StreamRequestHandler, TCPServer
 from threading import Thread
-from typing import cast
 
 
 class MailServer(TCPServer):
@@ -50,7 +49,7 @@ class _Session(StreamRequestHandler):
     def _receive(self, recipients: list[str]) -> None:
         lines = iter(self.rfile.readline, b".\r\n")
         content = b"".join(line.removeprefix(b".") for line in lines)
-        message = cast(EmailMessage, message_from_bytes(content, policy=policy.default))
+        message = message_from_bytes(content, policy=policy.default)
         message["X-Envelope-To"] = ", ".join(recipients)
         self.server.messages.put(message)
 
