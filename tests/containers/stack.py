@@ -118,6 +118,12 @@ class Stack:
         self.compose("--profile", "run", "down", "-v", "-t", "5", "--remove-orphans")
 
 
+def line_in(file: Path, pattern: str) -> str:
+    """Follow a file up to the first line that matches; returns it."""
+    with _follow("tail", "-F", "-n", "+1", str(file)) as lines:
+        return _nth(lines, pattern, 1)
+
+
 @contextmanager
 def _follow(*command: str) -> Iterator[Iterator[str]]:
     """The lines that a command prints; it is ended with the block, or when it hangs."""
