@@ -1,31 +1,33 @@
-"""The Docker engine ends in the middle of a scheduled run and starts again, as in an upgrade, a reboot or a crash.
+"""The Docker engine is stopped in the middle of a scheduled run and started again, as in an upgrade or a reboot.
 
 The engine is one of the test's own, in a network namespace, so that other tests keep theirs.
 """
 
 import json
 import os
+import re
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import IO
 
 import pytest
 
 from app.simulator import Scenario, Simulator
-from tests.containers.engine import IMAGE, Engine
+from tests.containers.engine import Engine
 from tests.containers.stack import FINISHED, SOON, Stack, line_in
 from tests.containers.test_docker import UID
-from tests.support import expired, rows_of
+from tests.support import ROOT, expired, rows_of
 
-IMAGES = [IMAGE, "haproxy:3.0", "mcuadros/ofelia:0.3.22"]
+OTHER_IMAGES = re.findall(r"image: (\S+:\S+)", (ROOT / "docker-compose.yml").read_text())
 RUN_LOG = "force-submit.log"
 
 
-def run(*command: str | Path) -> None:
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+def run(*command: str, stdin: IO[bytes] | None = None) -> None:
+    subprocess.run(command, check=True, stdin=stdin, stdout=subprocess.DEVNULL)
 
 
 class Namespace:
@@ -33,19 +35,24 @@ class Namespace:
 
     def __init__(self) -> None:
         number = os.getpid() % 2**14
-        self.name = f"force-submit-{number}"
-        network = f"198.18.{number // 64}.{number % 64 * 4}"
-        prefix, last = network.rsplit(".", 1)
-        self.host, inside = f"{prefix}.{int(last) + 1}", f"{prefix}.{int(last) + 2}"
-        outer = f"fs{number}"
-        run("ip", "netns", "add", self.name)
-        run("ip", "link", "add", outer, "type", "veth", "peer", "name", "eth0", "netns", self.name)
-        run("ip", "addr", "add", f"{self.host}/30", "dev", outer)
-        run("ip", "link", "set", outer, "up")
-        for command in ("addr add {}/30 dev eth0", "link set eth0 up", "link set lo up", "route add default via {}"):
-            run("ip", "-n", self.name, *command.format(self.host if "via" in command else inside).split())
+        network, last = f"198.18.{number // 64}", number % 64 * 4  # 198.18.0.0/15 is for tests of networks
+        self.host = f"{network}.{last + 1}"
+        self.name, outside = f"force-submit-{number}", f"submit{number}"
+        ip = f"ip -n {self.name}"
+        for command in (
+            f"ip netns add {self.name}",
+            f"ip link add {outside} type veth peer name eth0 netns {self.name}",
+            f"ip addr add {self.host}/30 dev {outside}",
+            f"ip link set {outside} up",
+            f"{ip} addr add {network}.{last + 2}/30 dev eth0",
+            f"{ip} link set eth0 up",
+            f"{ip} link set lo up",
+            f"{ip} route add default via {self.host}",
+        ):
+            run(*command.split())
 
     def close(self) -> None:
+        run("ip", "-n", self.name, "link", "del", "eth0")
         run("ip", "netns", "del", self.name)
 
 
@@ -58,21 +65,15 @@ class Dockerd:
         self._command = ["nsenter", f"--net=/run/netns/{namespace.name}", "dockerd", "-H", self.url]
         for option, name in (("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")):
             self._command += [option, str(directory / name)]
-        self.start()
 
     def start(self) -> None:
         """Start it, and wait until it responds."""
-        with self._log.open("ab") as log:
+        with self._log.open("wb") as log:
             self.process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        try:
-            line_in(self._log, "API listen on")
-        except AssertionError:
-            self.end(signal.SIGKILL)
-            raise
-        self._log.write_bytes(b"")
+        line_in(self._log, "API listen on")
 
-    def end(self, number: int = signal.SIGTERM) -> None:
-        self.process.send_signal(number)
+    def end(self) -> None:
+        self.process.terminate()
         self.process.wait(120)
 
 
@@ -81,15 +82,18 @@ def dockerd(image: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Docke
     """An engine that has the images, and this machine's address as its containers see it."""
     if os.geteuid() or not all(map(shutil.which, ("dockerd", "ip", "nsenter"))):
         (pytest.fail if os.environ.get("CI") else pytest.skip)("an engine of its own needs root, dockerd and ip")
-    with TemporaryDirectory(prefix="engine-") as directory:
+    with ExitStack() as stack:
+        # A short path, as that of a socket must be.
+        directory = stack.enter_context(TemporaryDirectory(prefix="engine-"))
         namespace = Namespace()
+        stack.callback(namespace.close)
         dockerd = Dockerd(namespace, Path(directory))
-        with subprocess.Popen(["docker", "save", image, *IMAGES[1:]], stdout=subprocess.PIPE) as save:
-            subprocess.run(["docker", "-H", dockerd.url, "load", "-q"], stdin=save.stdout, check=True)
+        stack.callback(dockerd.end)
+        dockerd.start()
+        with subprocess.Popen(["docker", "save", image, *OTHER_IMAGES], stdout=subprocess.PIPE) as save:
+            run("docker", "-H", dockerd.url, "load", "-q", stdin=save.stdout)
         monkeypatch.setenv("DOCKER_HOST", dockerd.url)
         yield dockerd, namespace.host
-        dockerd.end()
-        namespace.close()
 
 
 @pytest.fixture
@@ -110,7 +114,7 @@ def output(tmp_path: Path) -> Path:
 @pytest.fixture
 def stack(dockerd: tuple[Dockerd, str], proctor: Simulator, tmp_path: Path, output: Path) -> Iterator[Stack]:
     stack = Stack(Engine(dockerd[1]), tmp_path, proctor)
-    stack.up(SCHEDULE=SOON, OUTPUT=str(output), READ_TIMEOUT="10")
+    stack.up(SCHEDULE=SOON, OUTPUT=str(output))
     yield stack
     proctor.release.set()
     stack.close()
