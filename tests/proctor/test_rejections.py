@@ -49,7 +49,7 @@ def test_a_call_that_is_rejected_at_every_attempt_is_unavailable(
     assert len(result.exam_ids) == 100
     assert len(simulator.record) == 1 + attempts
     assert (result.summary["calls"], result.summary["retries"]) == (1, attempts - 1)
-    assert f"{attempts} times" in result.message
+    assert f"Attempts: {attempts}." in result.message
 
 
 @pytest.mark.parametrize("longest_wait", [60, 4000])
