@@ -14,7 +14,9 @@ def test_the_exams_of_a_lost_response_are_recovered_in_the_fetch_pod(deploy: Dep
     lost = deployment.proctor.exam_events(deployment.proctor.record[0])
     columns = ("assessmentKey", "assessmentId", "examId", "studentId", "status")
     rows = "".join("\t".join(str(change[name]) for name in columns) + "\n" for change in lost)
-    deployment.kubectl(*recover, "--found", "-", "--unverified", content=rows)
+    (deployment.root / "found.tsv").write_text(rows)
+    once_the_window_has_ended = "until kubectl {} --found - --unverified < found.tsv; do sleep 1; done"
+    deployment.run(once_the_window_has_ended.format(" ".join(recover)))
     deployment.assert_each_exam_has_one_row()
     history = deployment.kubectl("exec", "force-submit-fetch", "--", "python", "-m", "app", "history", "/output")
     assert "Unresolved" not in history
