@@ -91,8 +91,8 @@ class _Calls:
             raise self._token_failure(rejected) from None
         except Transient as reason:
             raise Unavailable(
-                f"Could not complete a call: {reason}. Attempts: {self._settings.max_attempts}. Check that Proctor is up"
-                " and reachable from this host."
+                f"Could not complete a call: {reason}. Attempts: {self._settings.max_attempts}. Check that Proctor"
+                " is up and reachable from this host."
             ) from None
         self._summary.calls += 1
         return batch
