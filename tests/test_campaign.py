@@ -3,37 +3,49 @@
 import os
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
 import pytest
 
 from app.simulator import Scenario
-from tests.tools.campaign import NO_COMPILER, campaign
+from tests.recover.database import Database
+from tests.tools.campaign import NO_COMPILER, campaign, servers
+from tests.tools.recovery import MISSING, Recovery
 from tests.tools.sabotage import KILLS, Sabotage, loaded
 from tests.tools.trial import Trial
 from tests.tools.verdict import Verdict
 
 RUNS = 6  # per test, so that tests on several processors share them
 
+Databases = list[Database | None]
+
+
+@pytest.fixture(scope="session")
+def databases() -> Iterator[Databases]:
+    with servers(1) as databases:
+        yield databases
+
 
 @pytest.mark.parametrize("first", range(0, 10 * RUNS, RUNS))
-def test_no_exam_is_lost_or_duplicated_and_no_alarm_is_false(first: int) -> None:
-    assert_promise_kept(range(first, first + RUNS))
+def test_no_exam_is_lost_or_duplicated_and_no_alarm_is_false(databases: Databases, first: int) -> None:
+    assert_promise_kept(range(first, first + RUNS), databases)
 
 
 @pytest.mark.parametrize("part", range(3))
-def test_the_same_holds_in_scenarios_that_are_new(part: int) -> None:
+def test_the_same_holds_in_scenarios_that_are_new(databases: Databases, part: int) -> None:
     first = random.SystemRandom().randrange(10**9) + part
-    assert_promise_kept(range(first, first + RUNS))
+    assert_promise_kept(range(first, first + RUNS), databases)
 
 
 @pytest.mark.parametrize(
     ("what", "once"),
     [*((kill, False) for kill in KILLS), ("storage defective", False), ("storage defective", True)],
 )
-def test_no_step_of_the_output_is_one_at_which_an_exam_gets_lost(tmp_path: Path, what: str, once: bool) -> None:
+def test_no_step_of_the_output_is_one_at_which_an_exam_gets_lost(
+    tmp_path: Path, databases: Databases, what: str, once: bool
+) -> None:
     steps = []
     for number in count(1):
         directory = tmp_path / str(number)
@@ -43,7 +55,12 @@ def test_no_step_of_the_output_is_one_at_which_an_exam_gets_lost(tmp_path: Path,
                 (pytest.fail if os.environ.get("CI") else pytest.skip)(NO_COMPILER)
             trial = Trial(number, directory, sabotage, Scenario(exams=2, limit=1))
             step = trial.play_sabotage(Sabotage(number, what, once))
-        assert Verdict(trial).tally.broken == []
+        verdict = Verdict(trial)
+        assert verdict.tally.broken == []
+        if databases[0] and verdict.something_is_lost:
+            place = tmp_path / f"recovery-{number}"
+            place.mkdir()
+            assert Recovery(trial, databases[0], place).tally.broken == []
         if not step:
             break
         steps.append(re.sub(r" \S*?(\.partial|\.tmp|\.json|\.csv|\.lock)?$", r" \1", step))
@@ -54,7 +71,8 @@ def test_no_step_of_the_output_is_one_at_which_an_exam_gets_lost(tmp_path: Path,
     }
 
 
-def assert_promise_kept(seeds: Sequence[int]) -> None:
-    tally = campaign(seeds, workers=1)
+def assert_promise_kept(seeds: Sequence[int], databases: Databases) -> None:
+    tally = campaign(seeds, databases)
     assert tally.broken == []
     assert tally.counts["runs"] == len(seeds)
+    assert tally.counts[MISSING] == 0

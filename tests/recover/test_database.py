@@ -12,8 +12,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from app.simulator import Simulator
-from tests.recover.conftest import Shell
 from tests.recover.database import Database
+from tests.recover.shell import Shell
 from tests.support import QUICK, Jobs, Result, Run, Simulate, expired, rows_of
 
 QUERY = "python -m app recover {volume} --database-zone={zone} > query.sql"

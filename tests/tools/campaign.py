@@ -5,8 +5,9 @@
 Each run draws a scenario from its own seed and starts the job in it again and again, each time disturbed in another
 way, until nothing is left. The judge is the record of the embedded Proctor: every exam that it changed must be in
 exactly one row (of all CSVs together, or of those that the log holds because a CSV could not be written), or have been
-changed within a reported window; and no window may be reported without need. The job is forked from a process that has
-done its imports; apart from that it is the real one.
+changed within a reported window; and no window may be reported without need. Then what was lost is recovered as the
+README says, from the log and from a real MariaDB with what the exam service writes: now every exam must be in exactly
+one row of a CSV. The job is forked from a process that has done its imports; apart from that it is the real one.
 """
 
 import argparse
@@ -15,11 +16,15 @@ import random
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
+from tests.recover.database import Database, server
+from tests.tools.recovery import NO_DATABASE, Recovery, database_is_here
 from tests.tools.sabotage import loaded
 from tests.tools.trial import CONTEXT, Trial
 from tests.tools.verdict import Tally, Verdict
@@ -30,21 +35,40 @@ NO_COMPILER = (
 )
 
 
+_databases: list[Database] = []
+"""That of this process, if it has one."""
+
+
+def _take_database(databases: "SimpleQueue[Database | None]") -> None:
+    if database := databases.get():
+        _databases.append(database)
+
+
 def one_run(seed: int, sabotage: bool) -> Tally:
-    """Play a trial and judge it."""
-    with tempfile.TemporaryDirectory() as name:
-        trial = Trial(seed, Path(name), sabotage)
+    """Play a trial and judge it; then recover what it lost, and judge that."""
+    with tempfile.TemporaryDirectory() as volume, tempfile.TemporaryDirectory() as place:
+        trial = Trial(seed, Path(volume), sabotage)
         try:
             trial.play()
-            return Verdict(trial).tally
+            tally = Verdict(trial).tally
+            if _databases and trial.output == "volume":
+                tally.merge(Recovery(trial, _databases[0], Path(place)).tally)
+            return tally
         except Exception:
             return Tally(broken=[f"seed {seed}: {traceback.format_exc()}"])  # what was written cannot even be read
 
 
-def campaign(seeds: Sequence[int], workers: int) -> Tally:
-    """Play the trials of these seeds, some at once; prints what is broken as it is found."""
+def campaign(seeds: Sequence[int], databases: Sequence[Database | None]) -> Tally:
+    """Play the trials of these seeds, as many at once as there are databases; prints what is broken as it is found.
+
+    Where a database is None, nothing is recovered.
+    """
     total = Tally()
-    with loaded() as sabotage, ProcessPoolExecutor(workers, mp_context=CONTEXT) as pool:
+    queue = CONTEXT.SimpleQueue()
+    for database in databases:
+        queue.put(database)
+    pool = ProcessPoolExecutor(len(databases), CONTEXT, _take_database, (queue,))
+    with loaded() as sabotage, pool:
         if not sabotage:
             print(NO_COMPILER, flush=True)
         for tally in pool.map(partial(one_run, sabotage=sabotage), seeds):
@@ -52,6 +76,17 @@ def campaign(seeds: Sequence[int], workers: int) -> Tally:
             for line in tally.broken:
                 print(f"BROKEN {line}", flush=True)
     return total
+
+
+@contextmanager
+def servers(number: int) -> Iterator[list[Database | None]]:
+    """So many databases; None for each where there is no MariaDB, which is printed."""
+    with ExitStack() as running:
+        if database_is_here():
+            yield [running.enter_context(server()) for _ in range(number)]
+        else:
+            print(NO_DATABASE, flush=True)
+            yield [None] * number
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -62,7 +97,8 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     first = random.SystemRandom().randrange(10**9) if options.seed is None else options.seed
     print(f"{options.runs} runs from seed {first}", flush=True)
-    total = campaign(range(first, first + options.runs), options.workers)
+    with servers(options.workers) as databases:
+        total = campaign(range(first, first + options.runs), databases)
     for heading, numbers in (
         ("", total.counts),
         ("false alarm, ", total.false_alarms),

@@ -76,6 +76,11 @@ class Trial:
             settings["TLS_CA_FILE"] = trusted(self.directory, "ours")
         return settings
 
+    @property
+    def storage_failed(self) -> bool:
+        """Whether a disk was full, defective or read-only, for a while at least."""
+        return any(job.sabotage and "storage" in job.sabotage.what for job in self.jobs)
+
     def play(self) -> None:
         """Start jobs until one ends well."""
         with self.simulator:

@@ -52,8 +52,12 @@ class Verdict:
         self.summaries = {
             path.with_suffix(".csv").name: json.loads(path.read_bytes()) for path in trial.directory.glob("*.json")
         }
-        self.storage_failed = any(job.sabotage and "storage" in job.sabotage.what for job in trial.jobs)
         self._judge()
+
+    @property
+    def something_is_lost(self) -> bool:
+        """Whether an exam is in no CSV."""
+        return bool(self.tally.counts["responses lost and reported"] or self.tally.counts["rows in the log"])
 
     def broken(self, what: str, found: object) -> None:
         if found:
@@ -116,8 +120,8 @@ class Verdict:
         """The exam ids of each CSV."""
         outputs = [pipe.received for pipe in self.trial.pipes] + list(self.csvs.values())
         outputs += [path.read_bytes() for path in self.trial.directory.glob("stdout-*") if path.is_file()]
-        if self.storage_failed:
-            outputs = [_complete_rows(output) for output in outputs]
+        if self.trial.storage_failed:
+            outputs = [complete_rows(output) for output in outputs]
         return [[row["examId"] for row in rows_of(output)] for output in outputs if output]
 
     def _logged(self) -> list[str]:
@@ -133,7 +137,7 @@ class Verdict:
     def _reported(self) -> set[Window]:
         """The windows where an operator finds them: in the summaries, or else in the log."""
         windows = {Window.of(one, one["reason"]) for summary in self.summaries.values() for one in summary["lost"]}
-        if self.storage_failed or self.trial.output != "volume":
+        if self.trial.storage_failed or self.trial.output != "volume":
             windows |= self._logged_windows()
         return windows
 
@@ -179,7 +183,7 @@ class Verdict:
         yield from self.trial.directory.glob("*.tmp")
 
     def _judge_summaries(self) -> None:
-        if self.storage_failed or self.trial.output != "volume":
+        if self.trial.storage_failed or self.trial.output != "volume":
             return
         self.broken("CSVs or summaries alone", self.csvs.keys() ^ self.summaries.keys())
         for name in self.csvs.keys() & self.summaries.keys():
@@ -208,7 +212,7 @@ def _took_too_long(call: dict[str, Any]) -> bool:
     return (changed - start).total_seconds() > READ_TIMEOUT - 0.1
 
 
-def _complete_rows(content: bytes) -> bytes:
+def complete_rows(content: bytes) -> bytes:
     """Without the truncated row that a disk leaves which neither takes the rest nor gives it back."""
     head, line_break, _ = content.rpartition(b"\r\n")
     return head + line_break
