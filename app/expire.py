@@ -100,8 +100,9 @@ class _Calls:
     def note_lost(self, began: Moment, reason: str, grace: float) -> None:
         """Report the window of a call that began at `began` and failed just now."""
         self._report.response_lost()
-        window = Window.of_call(began, Moment.now(), reason, grace=grace)
-        self._summary.lost.append(window)
+        now = Moment.now()
+        window = Window.of_call(began, now, reason, grace=grace)
+        self._summary.add_lost(window, now)
         start, end = timestamp(window.start), timestamp(window.end)
         log_event(
             logging.ERROR,

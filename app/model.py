@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Self
 
+_SET = timedelta(seconds=1)  # less is how far a clock is out, or how it is put right gradually
+
 
 class Exam(NamedTuple):
     """One exam as the CSV shows it, each cell as text. The field names are Proctor's, and the CSV's."""
@@ -56,6 +58,10 @@ class Moment(NamedTuple):
             return max(self.monotonic - earlier.monotonic, 0)
         return abs((self.wall - earlier.wall).total_seconds())
 
+    def clock_set_since(self, earlier: "Moment") -> timedelta:
+        """By how much the wall clock was put forward since an earlier moment of this boot; less than zero: back."""
+        return (self.wall - earlier.wall) - timedelta(seconds=self.monotonic - earlier.monotonic)
+
 
 class Window(NamedTuple):
     """The time of a call whose response was lost: exams that Proctor changed in it may be in no CSV."""
@@ -78,6 +84,16 @@ class Window(NamedTuple):
         length = timedelta(seconds=min(passed, longest) + grace)
         rounding = timedelta(milliseconds=1)  # logs and summaries give milliseconds
         return cls(min(starts), max(starts) + length + rounding, reason)
+
+    def by_clock_at(self, other: Moment, read_at: Moment) -> "Window":
+        """The window, so wide that it holds what it would be by the clock as it was set at another moment, too.
+
+        `read_at` is when the clock was read for this window.
+        """
+        shift = other.clock_set_since(read_at)
+        if abs(shift) < _SET:
+            return self
+        return self.joined(Window(self.start + shift, self.end + shift, self.reason))
 
     def joined(self, other: "Window") -> "Window":
         """One window that holds both, with the reason of this one."""

@@ -114,3 +114,26 @@ def test_after_a_reboot_a_window_holds_what_either_clock_says(
 def test_seconds_since_are_never_negative(began: float, now: float, monotonic: float) -> None:
     assert at(now, 5).seconds_since(at(began, monotonic)) >= 0
     assert at(now, 5).seconds_since(at(began, monotonic, "other")) >= 0
+
+
+@given(to_read=seconds, to_end=seconds, first=shifts, second=shifts, right=st.sampled_from([0, 1, 2]), grace=seconds)
+def test_a_window_holds_the_work_wherever_in_the_run_the_clock_was_set(
+    to_read: float, to_end: float, first: float, second: float, right: int, grace: float
+) -> None:
+    """The clock is right at the start of the run, at the time of the call, or at the end of the run."""
+    ahead = [0, first, first + second]
+    started, read, ended = (
+        at(passed + shift - ahead[right], 50 + passed)
+        for passed, shift in zip((0, to_read, to_read + to_end), ahead, strict=True)
+    )
+    window = Window.of_call(read, read, "?", grace=grace + 1)  # a clock that is out by less than a second is not set
+    wider = window.by_clock_at(started, read).by_clock_at(ended, read)
+    assert wider.start - timedelta(seconds=1) <= NOON + timedelta(seconds=to_read)
+    assert NOON + timedelta(seconds=to_read + grace) <= wider.end
+
+
+@given(passed=seconds, out=st.floats(-0.9, 0.9))
+def test_a_clock_that_is_put_right_gradually_widens_no_window(passed: float, out: float) -> None:
+    read = at(0, 50)
+    window = Window.of_call(read, read, "?", grace=1)
+    assert window.by_clock_at(at(passed + out, 50 + passed), read) == window

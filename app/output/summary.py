@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
@@ -47,6 +47,7 @@ class Summary:
         self.retries = 0
         self.exams: Counter[str] = Counter()
         self.lost: list[Window] = []
+        self._read_at: dict[Window, Moment] = {}
         self.outcome = Outcome.FAILED
         self.exit_code: int = ExitCode.OK
         self.message = ""
@@ -55,6 +56,11 @@ class Summary:
         """Count exams that Proctor reported."""
         for status, count in Counter(map(_STATUS, exams)).items():
             self.exams[status_of(status)] += count
+
+    def add_lost(self, window: Window, read_at: Moment) -> None:
+        """Note the window of a lost response; `read_at` is when the clock was read for it."""
+        self.lost.append(window)
+        self._read_at[window] = read_at
 
     def count_retry(self) -> None:
         self.retries += 1
@@ -75,10 +81,30 @@ class Summary:
         """Close the counts. The first failure counts: a later ending only counts if the run had ended well."""
         if self.ended and self.exit_code != ExitCode.OK:
             return
-        self.ended = datetime.now(UTC)
+        now = Moment.now()
+        self.ended = now.wall
+        self.lost = [self._by_all_clocks(window, now) for window in self.lost]
         self.outcome = ending.outcome
         self.message = self._message(ending)
         self.exit_code = exit_code(ending, responses_lost=bool(self.lost), fail_on_no_progress=fail_on_no_progress)
+
+    def _by_all_clocks(self, window: Window, now: Moment) -> Window:
+        """A window as it is by the clock at its own time, at the start of the run and now: one of them is right."""
+        if not (read_at := self._read_at.get(window)):
+            return window
+        wider = window.by_clock_at(self.began, read_at).by_clock_at(now, read_at)
+        if wider != window:
+            start, end = timestamp(wider.start), timestamp(wider.end)
+            log_event(
+                logging.ERROR,
+                "response_lost",
+                f"The clock was set during the run. So exams that Proctor changed from {start} to {end} may be in no"
+                f" CSV, rather than from {timestamp(window.start)} to {timestamp(window.end)}.",
+                start=start,
+                end=end,
+                reason=wider.reason,
+            )
+        return wider
 
     def _message(self, ending: Ending) -> str:
         """What ended the run, what that means for the exams, and what to do."""

@@ -23,7 +23,8 @@ def _known(runs: Collection[PastRun]) -> Iterator[KnownExam]:
     for run in runs:
         ended = run.ended or max((window.end for window in run.lost), default=None)
         exam = first_exam(_csv_of(run))
-        if ended and exam and UUID.fullmatch(exam.examId):
+        was_set = ended and ended < run.started  # the clock: neither of the two tells when an exam was changed
+        if ended and not was_set and exam and UUID.fullmatch(exam.examId):
             yield KnownExam(exam.examId, Period(run.started, ended))
 
 
