@@ -71,6 +71,26 @@ def test_no_step_of_the_output_is_one_at_which_an_exam_gets_lost(
     }
 
 
+@pytest.mark.parametrize("seconds", [-3600, 3600])
+@pytest.mark.parametrize("number", [3, 8, 16, 60])
+def test_whenever_the_clock_is_set_the_exams_of_a_lost_response_are_recovered(
+    tmp_path: Path, databases: Databases, number: int, seconds: int
+) -> None:
+    volume, place = tmp_path / "volume", tmp_path / "place"
+    volume.mkdir()
+    place.mkdir()
+    with loaded() as sabotage:
+        if not sabotage or not databases[0]:
+            pytest.skip("this needs a C compiler and MariaDB")
+        trial = Trial(number, volume, sabotage, Scenario(exams=4, limit=2, faults=["ok", "reset-after"]))
+        trial.seconds_ahead = seconds
+        trial.play_sabotage(Sabotage(number, "clock set", seconds=seconds))
+    assert Verdict(trial).tally.broken == []
+    tally = Recovery(trial, databases[0], place).tally
+    assert tally.broken == []
+    assert tally.counts["exams recovered from the database"] == 2
+
+
 def assert_promise_kept(seeds: Sequence[int], databases: Databases) -> None:
     tally = campaign(seeds, databases)
     assert tally.broken == []
