@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import re
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -11,12 +12,20 @@ from app.logs import log_event
 from app.model import Exam
 from app.output.files import PARTIAL
 
+UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+STUDENT = re.compile(r"-?\d{1,19}")  # a bigint
+
 csv.field_size_limit(2**31 - 1)  # a malformed record may be long, and was written all the same
 
 
 def key(exam: Exam) -> str:
     """What makes an exam the same as another one: its id, or all that is known of an exam without one."""
     return exam.examId.strip().lower() or "\n".join(exam)
+
+
+def is_well_formed(exam: Exam) -> bool:
+    """Whether the exam service can have it. Rows of malformed records are in CSVs, too."""
+    return bool(UUID.fullmatch(exam.examId) and STUDENT.fullmatch(exam.studentId))
 
 
 def csvs_in(directory: Path) -> list[Path]:
@@ -59,9 +68,9 @@ def exams_of(path: Path) -> Iterator[Exam]:
 
 
 def first_exam(path: Path) -> Exam | None:
-    """The exam in a CSV's first row; None where it has none that can be read."""
+    """The exam in a CSV's first well-formed row; None where it has none that can be read."""
     with suppress(OutputFailed):
-        return next(exams_of(path), None)
+        return next(filter(is_well_formed, exams_of(path)), None)
     return None
 
 

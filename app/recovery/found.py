@@ -11,14 +11,12 @@ from typing import NamedTuple
 from app.exceptions import TooEarly, UnexpectedResponse
 from app.logs import parse_timestamp, timestamp
 from app.model import STATUSES, Exam
+from app.recovery.csvs import is_well_formed
 from app.recovery.query import ASKED_WINDOW, KNOWN_EXAM, Period
 from app.recovery.texts import lines, shown
 from app.recovery.zones import Zone, parse_zone, readings
 
-UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-
 _HEADERS = (("assessment_key", "assessment_id", "id", "student_id", "status"), tuple(map(str.lower, Exam._fields)))
-_STUDENT = re.compile(r"-?\d+")
 _ESCAPES = {"t": "\t", "n": "\n", "0": "\0", "\\": "\\"}
 _NOTHING_DONE = "Nothing was written or marked as resolved."
 
@@ -143,9 +141,7 @@ def _unescaped(cell: str) -> str:
 
 def _exam(cells: list[str]) -> Exam:
     exam = Exam(*cells)
-    if not UUID.fullmatch(exam.examId) or not _STUDENT.fullmatch(exam.studentId):
-        raise ValueError
-    if exam.updatedExamStatus not in STATUSES:
+    if not is_well_formed(exam) or exam.updatedExamStatus not in STATUSES:
         raise ValueError
     return exam
 

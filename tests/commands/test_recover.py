@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -337,6 +338,16 @@ def test_what_a_server_said_does_not_get_into_the_query(volume: Path, recover: R
     assert result.code == 0
     assert b"DROP" not in result.stdout
     assert b"OR 1" not in result.stdout
+
+
+def test_the_time_zone_is_verified_by_no_malformed_record_and_by_no_run_in_which_the_clock_was_set_back(
+    volume: Path, recover: Recover
+) -> None:
+    csv = leave(volume, "expired_exams_SBAC_PT_20261122T000000Z", started="2026-11-22T00:00:00.000Z")
+    malformed = [["", "", exam(7)[2], "", ""], ["key", "id", exam(8)[2], "1" * 30, "paused"]]
+    csv.write_bytes(csv_bytes([HEADER, *malformed, exam(9)]))
+    leave(volume, numbers=(3,), started="2026-11-22T02:30:00.000Z")
+    assert re.findall("WHERE exam_id = '(.*?)'", recover().stdout.decode()) == [exam(9)[2]]
 
 
 def test_readings_hold_both_offsets_of_a_day_on_which_the_clocks_change() -> None:
