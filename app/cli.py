@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import NoReturn
 
 from app import __version__, logs, settings
@@ -118,7 +117,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         description="Lists the runs in DIR. Ends with 1 while a lost response is unresolved, a killed run has no run"
         " after it, or the last run of a client failed; otherwise with 0.",
     )
-    history.add_argument("directory", type=_directory, metavar="DIR", help="the OUTPUT_DIR of the runs")
+    history.add_argument("directory", type=recovery.existing_directory, metavar="DIR", help="the OUTPUT_DIR of the runs")
     history.add_argument(
         "--max-age", type=_hours, metavar="HOURS", help="also fail if a client's last run ended longer ago than this"
     )
@@ -135,12 +134,6 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}")
     return int(text)
-
-
-def _directory(text: str) -> Path:
-    if not (path := Path(text)).is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a readable directory")
-    return path
 
 
 def _hours(text: str) -> timedelta:

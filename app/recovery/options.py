@@ -55,7 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     add = parser.add_argument
-    add("directory", type=_directory, nargs="?", metavar="DIR", help="the OUTPUT_DIR of the runs")
+    add("directory", type=existing_directory, nargs="?", metavar="DIR", help="the OUTPUT_DIR of the runs")
     add(
         "--database-zone",
         type=_zone,
@@ -120,7 +120,8 @@ def read_options(parsed: argparse.Namespace, parser: argparse.ArgumentParser) ->
     )
 
 
-def _directory(text: str) -> Path:
+def existing_directory(text: str) -> Path:
+    """For argparse: the path of a directory that is there."""
     if not (path := Path(text)).is_dir():
         raise argparse.ArgumentTypeError(f"{text!r} is not a readable directory")
     return path
