@@ -117,7 +117,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         description="Lists the runs in DIR. Ends with 1 while a lost response is unresolved, a killed run has no run"
         " after it, or the last run of a client failed; otherwise with 0.",
     )
-    history.add_argument("directory", type=recovery.existing_directory, metavar="DIR", help="the OUTPUT_DIR of the runs")
+    history.add_argument(
+        "directory", type=recovery.existing_directory, metavar="DIR", help="the OUTPUT_DIR of the runs"
+    )
     history.add_argument(
         "--max-age", type=_hours, metavar="HOURS", help="also fail if a client's last run ended longer ago than this"
     )
