@@ -152,7 +152,8 @@ def test_a_killed_container_is_recovered_by_the_next_one(
     engine: Engine, proctor: Simulator, env_file: list[str], secrets: list[str], output: Path
 ) -> None:
     proctor.scenario.faults = ["ok", "hold"]
-    job = [*HARDENED, *env_file, *secrets, "-v", f"{output}:/output", "-e", "OUTPUT_DIR=/output", IMAGE]
+    volume = ["-v", f"{output}:/output", "-e", "OUTPUT_DIR=/output"]
+    job = [*HARDENED, *env_file, *secrets, *volume, "-e", "READ_TIMEOUT=10", IMAGE]  # the next one waits as long
     container = engine.start(*job)
     assert proctor.held.wait(60)
     engine.docker("kill", container)
@@ -166,6 +167,29 @@ def test_a_killed_container_is_recovered_by_the_next_one(
     assert summary["outcome"] == "killed"
     (window,) = summary["lost"]
     assert window["start"] <= lost["changed"].replace("+00:00", "Z") <= window["end"]
+
+
+def test_the_exams_of_a_lost_response_are_recovered_by_docker_run(
+    engine: Engine, proctor: Simulator, env_file: list[str], secrets: list[str], output: Path
+) -> None:
+    proctor.scenario.faults = ["reset-after"]
+    volume = ["-v", f"{output}:/output"]
+    limits = ["-e", "READ_TIMEOUT=1", "-e", "MAX_WAIT=0"]
+    job = [*HARDENED, *env_file, *secrets, *volume, *limits, "-e", "OUTPUT_DIR=/output", IMAGE]
+    assert engine.docker("run", "--rm", *job).returncode == 65
+    assert engine.docker("run", "--rm", *volume, IMAGE, "history", "/output").returncode == 1
+    query = engine.docker("run", "--rm", "-i", *volume, IMAGE, "recover", "/output")
+    assert b"FROM exam.exam_event" in query.stdout
+
+    lost = proctor.exam_events(proctor.record[0])
+    columns = ("assessmentKey", "assessmentId", "examId", "studentId", "status")
+    (output / "found.tsv").write_text("".join("\t".join(str(row[name]) for name in columns) + "\n" for row in lost))
+    found = ["recover", "/output", "--found", "/output/found.tsv", "--unverified"]
+    while engine.docker("run", "--rm", "-i", *volume, IMAGE, *found).returncode == 75:
+        pass  # the window ends READ_TIMEOUT after the loss
+    rows = [row["examId"] for path in output.glob("*.csv") for row in rows_of(path.read_bytes())]
+    assert sorted(rows) == sorted(expired(proctor))
+    assert engine.docker("run", "--rm", *volume, IMAGE, "history", "/output").returncode == 0
 
 
 def test_check_reads_well_in_a_container(
