@@ -79,6 +79,22 @@ def test_after_a_killed_container_the_next_pod_waits_for_the_call_and_reports_it
     assert sorted([*deployment.exam_ids, *killed["expired"]]) == sorted(changed)
 
 
+def test_after_a_run_that_is_out_of_memory_the_next_pod_reports_its_window(deploy: Deploy) -> None:
+    deployment = deploy(faults=["huge"], settings={"READ_TIMEOUT": "10"})
+    resources = "/spec/jobTemplate/spec/template/spec/containers/0/resources"
+    little = {"requests": {"memory": "36Mi"}, "limits": {"memory": "36Mi"}}  # not enough for a response of 16 MiB
+    patch = json.dumps([{"op": "replace", "path": resources, "value": little}])
+    deployment.kubectl("patch", "cronjob", "force-submit-proctor", "--type=json", "-p", patch)
+    deployment.start("run")
+    deployment.wait("job/run", "Failed")
+    assert deployment.exit_codes("run") == [137, 65]
+    assert terminated(deployment.pods("run")[0])["reason"] == "OOMKilled"
+    killed, *_ = deployment.proctor.record
+    (window,) = deployment.summaries[0]["lost"]
+    assert instant(window["start"]) <= instant(killed["changed"]) <= instant(window["end"])
+    assert sorted([*deployment.exam_ids, *killed["expired"]]) == sorted(expired(deployment.proctor))
+
+
 def test_a_kubelet_that_is_restarted_does_not_disturb_a_run(deploy: Deploy) -> None:
     deployment = deploy(faults=["hold"], settings={"READ_TIMEOUT": "300"})
     deployment.start("run")

@@ -131,10 +131,10 @@ class Recovery:
         if history.code == ExitCode.OK:
             return []
         lines = history.stdout.decode().splitlines()
-        unresolved = [line for line in lines if line.startswith("Unresolved: ") or " is of a run that was " in line]
+        unresolved = [line for line in lines if line.startswith("Unresolved: ") or " belongs to a run that was killed" in line]
         excused = [line for line in lines if re.match("The last run for .* ended with exit code", line)]
         if self._trial.seconds_ahead:  # a run with a wrong clock may be taken for the last, or ignored as of the future
-            excused += [line for line in lines if re.match("The last run for .* was killed|No run .* future", line)]
+            excused += [line for line in lines if re.match("The last run for .* was killed|All runs started in the future", line)]
         return unresolved if excused else [*unresolved, str(history)]
 
 
