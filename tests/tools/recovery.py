@@ -131,10 +131,12 @@ class Recovery:
         if history.code == ExitCode.OK:
             return []
         lines = history.stdout.decode().splitlines()
-        unresolved = [line for line in lines if line.startswith("Unresolved: ") or " belongs to a run that was killed" in line]
+        bad = re.compile(r"Unresolved: |.* belongs to a run that was killed")
+        unresolved = [line for line in lines if bad.match(line)]
         excused = [line for line in lines if re.match("The last run for .* ended with exit code", line)]
         if self._trial.seconds_ahead:  # a run with a wrong clock may be taken for the last, or ignored as of the future
-            excused += [line for line in lines if re.match("The last run for .* was killed|All runs started in the future", line)]
+            wrong_clock = re.compile("The last run for .* was killed|All runs started in the future")
+            excused += [line for line in lines if wrong_clock.match(line)]
         return unresolved if excused else [*unresolved, str(history)]
 
 
