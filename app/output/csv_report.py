@@ -43,7 +43,7 @@ class CsvReport:
             raise self._failure(error, "Nothing was expired.") from None
 
     def call_begins(self, began: Moment) -> None:
-        """Take note that an expire request is about to be sent."""
+        """Take note that an expire request is about to be sent; raises OutputFailed where that is not possible."""
 
     def nothing_changed(self) -> None:
         """Take note that the call has ended and certainly changed no exam."""

@@ -109,14 +109,17 @@ class Lock:
         return Record.from_line(self._file.read(_LONGEST_RECORD).partition(b"\n")[0])
 
     def write(self, record: Record) -> None:
-        """Replace the record, or leave none where that fails: it only widens the window of a killed run."""
+        """Replace the record, or leave none where that fails: it only widens the window of a killed run.
+
+        Raises:
+            OSError: neither is possible, and the former record stays.
+        """
         line = record.to_line()
         with suppress(OSError):
             self._file.seek(0)
             if self._file.write(line) == len(line):
                 return
-        with suppress(OSError):
-            self._file.truncate(0)
+        self._file.truncate(0)
 
 
 def busy(directory: Path) -> Busy:

@@ -59,8 +59,8 @@ class Volume:
         if self._record and self._record.last_call:  # if this run is killed while it waits, the next one waits
             at_work, longest_call = self._record.last_call, max(longest_call, self._record.longest_call)
         record = Record(csv.name, Moment.now(), False, at_work, longest_call)
-        self._lock.write(record)  # before there is a CSV: one without a record would look as if a call was under way
         try:
+            self._lock.write(record)  # before there is a CSV: without one it would look as if a call was under way
             file = FileIO(partial_of(csv), "x", opener=opener)
             try_lock(file.fileno())  # distinguishes it from a killed run's, even if the lock file was removed
             sync_directory(self._directory)
@@ -96,7 +96,10 @@ class VolumeReport(CsvReport):
 
     def call_begins(self, began: Moment) -> None:
         since = self._record.since if self._record.unreported else began
-        self._keep(self._record._replace(since=since, unreported=True, last_call=began))
+        try:
+            self._keep(self._record._replace(since=since, unreported=True, last_call=began))
+        except OSError as error:  # the former record would say that no call was under way
+            raise OutputFailed(f"{unusable(self._csv.parent, error)} No further call is made.") from None
 
     def nothing_changed(self) -> None:
         self._all_reported()
@@ -104,7 +107,8 @@ class VolumeReport(CsvReport):
     def response_lost(self) -> None:
         # From now on `since` stays: the window of a killed run has every response in it that was lost. And the next run
         # waits as long as this one does, as Proctor may go on with the call.
-        self._keep(self._record._replace(last_lost=self._record.last_call, last_call=Moment.now()))
+        with suppress(OSError):  # the former record says that a call is under way
+            self._keep(self._record._replace(last_lost=self._record.last_call, last_call=Moment.now()))
 
     def write(self, exams: Sequence[Exam]) -> None:
         super().write(exams)
@@ -114,7 +118,8 @@ class VolumeReport(CsvReport):
         """The last call has ended, and its exams are in the CSV; those of a lost response are not."""
         if not self._record.last_lost:
             self._record = self._record._replace(since=Moment.now(), unreported=False)
-        self._keep(self._record._replace(last_call=None))
+        with suppress(OSError):  # as above
+            self._keep(self._record._replace(last_call=None))
 
     def _keep(self, record: Record) -> None:
         self._record = record

@@ -318,6 +318,22 @@ def test_the_call_of_a_killed_run_is_reported_also_where_its_record_could_not_be
     assert holds(window, simulator.record[0]["start"])
 
 
+def test_no_call_is_made_whose_record_can_neither_be_written_nor_removed(
+    simulate: Simulate, jobs: Jobs, run: Run, volume: Path, tmp_path: Path
+) -> None:
+    simulator = simulate()
+    code = writing_records_by(
+        "lambda self, data: refuse() if b'\"unreported\": true' in data else real.write(self, data)"
+    )
+    code += "Lock.truncate = lambda self, size: refuse()\n"
+    result = jobs.run({**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), **sabotaged(tmp_path, code)})
+    assert result.code == 74
+    assert simulator.record == []
+    assert "No further call is made." in result.message
+    assert run(simulator, OUTPUT_DIR=str(volume)).code == 0
+    assert all_ids(volume) == sorted(expired(simulator))
+
+
 def writing_records_by(write: str) -> str:
     """The code that makes `write` the way in which bytes get into the lock file."""
     return (
