@@ -70,7 +70,7 @@ def _or_dash(value: object) -> str:
 
 def _lost(runs: list[PastRun], directory: Path) -> Iterator[str]:
     windows = unresolved(runs)
-    for window in windows:
+    for _, window in windows:
         yield (
             f"Unresolved: exams that Proctor changed from {timestamp(window.start)} to {timestamp(window.end)} may be"
             f" in no CSV ({window.reason})."

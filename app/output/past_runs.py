@@ -67,10 +67,16 @@ def past_runs(directory: Path) -> tuple[list[PastRun], list[str]]:
     return sorted(runs, key=lambda run: run.started), unreadable
 
 
-def unresolved(runs: Iterable[PastRun]) -> list[LostWindow]:
-    """The unresolved windows of runs, each once: that of a killed run is also in the summary of the run after it."""
-    windows = {(window.start, window.end): window for run in runs for window in run.unresolved}
-    return [windows[key] for key in sorted(windows)]
+def unresolved(runs: Iterable[PastRun]) -> list[tuple[PastRun, LostWindow]]:
+    """The unresolved windows in order, each once with the first run that has it.
+
+    The window of a killed run is also in the summary of the run after it.
+    """
+    found: dict[tuple[datetime, datetime], tuple[PastRun, LostWindow]] = {}
+    for run in runs:
+        for window in run.unresolved:
+            found.setdefault((window.start, window.end), (run, window))
+    return [found[times] for times in sorted(found)]
 
 
 def _past_run(path: Path, summary: dict[str, Any]) -> PastRun:

@@ -28,7 +28,6 @@ _REUSE_AFTER = 0.25  # seconds, the longest call
 _REUSE_WITHIN = 1.0  # seconds, the longest pause
 _CLOSES_WITHIN = 0.01  # seconds; servers that close a connection without saying so do it right after the response
 
-
 _HEADERS = {
     "Accept-Encoding": "gzip, deflate",
     "Connection": "keep-alive",

@@ -4,11 +4,11 @@ import logging
 from pathlib import Path
 
 from app.logs import log_event, timestamp
-from app.output.past_runs import LostWindow, PastRun, past_runs
+from app.output.past_runs import LostWindow, PastRun, past_runs, unresolved
 from app.recovery.query import Period
 
 Unresolved = dict[Period, tuple[PastRun, LostWindow]]
-"""Windows in order, each with the first run that has it: a killed run's is also in the summary of the run after it."""
+"""Windows in order, each with the first run that has it."""
 
 
 def read_runs(directory: Path) -> tuple[list[PastRun], Unresolved]:
@@ -16,13 +16,10 @@ def read_runs(directory: Path) -> tuple[list[PastRun], Unresolved]:
     runs, unreadable = past_runs(directory)
     for sentence in unreadable:
         log_event(logging.WARNING, "ignored", sentence)
-    unresolved: Unresolved = {}
-    for run in runs:
-        for window in run.unresolved:
-            unresolved.setdefault(Period(window.start, window.end), (run, window))
-    if not unresolved:
+    windows = {Period(window.start, window.end): (run, window) for run, window in unresolved(runs)}
+    if not windows:
         log_event(logging.INFO, "resolved", "No window is unresolved: there is nothing to recover.")
-    return runs, dict(sorted(unresolved.items()))
+    return runs, windows
 
 
 def shown(window: Period) -> str:

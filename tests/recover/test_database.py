@@ -84,16 +84,20 @@ def test_several_runs_and_clients_are_recovered_at_once(
     assert shell(f"python -m app history {volume}").code == 0
 
 
-def test_the_exams_of_a_killed_run_are_found_once_and_its_window_is_resolved_in_both_summaries(
-    simulate: Simulate, run: Run, jobs: Jobs, volume: Path, database: Database, shell: Shell
-) -> None:
-    simulator = simulate(exams=250, faults=["ok", "hold"])
-    settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), "READ_TIMEOUT": "3"}
-    killed = jobs.start(settings)
+def kill_in_a_call(simulator: Simulator, jobs: Jobs, volume: Path) -> None:
+    """Kill a run while its call is held, and let the call end."""
+    killed = jobs.start({**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), "READ_TIMEOUT": "3"})
     simulator.held.wait()
     killed.kill()
     jobs.finish(killed)
     simulator.release.set()
+
+
+def test_the_exams_of_a_killed_run_are_found_once_and_its_window_is_resolved_in_both_summaries(
+    simulate: Simulate, run: Run, jobs: Jobs, volume: Path, database: Database, shell: Shell
+) -> None:
+    simulator = simulate(exams=250, faults=["ok", "hold"])
+    kill_in_a_call(simulator, jobs, volume)
     assert b"killed" in shell(f"python -m app recover {volume}").stderr
     assert run(simulator, OUTPUT_DIR=str(volume), READ_TIMEOUT="3").code == 65
     fill(database, [simulator])
@@ -324,12 +328,7 @@ def test_a_recovery_that_is_killed_at_any_step_leaves_either_state(
     simulate: Simulate, run: Run, jobs: Jobs, volume: Path, database: Database, shell: Shell
 ) -> None:
     simulator = simulate(exams=250, faults=["ok", "hold"])
-    settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), "READ_TIMEOUT": "3"}
-    killed = jobs.start(settings)
-    simulator.held.wait()
-    killed.kill()
-    jobs.finish(killed)
-    simulator.release.set()
+    kill_in_a_call(simulator, jobs, volume)
     run(simulator, OUTPUT_DIR=str(volume), READ_TIMEOUT="3")
     fill(database, [simulator])
     shell(QUERY.format(volume=volume, zone="UTC"))
