@@ -8,7 +8,9 @@ RUN python -m pip install --no-cache-dir --no-compile --require-hashes --target 
     && rm -rf packages/bin requirements.txt
 COPY app app
 # Not checked against the source at run time: in an image the two cannot differ, and the start is faster.
+# A clone made with a strict umask has files that only their owner can read, and here that is not user 10001.
 RUN python -m compileall -q --invalidation-mode unchecked-hash . \
+    && chmod -R a+rX . \
     && install -d -o 10001 -g 10001 -m 0750 /output
 
 FROM ${PYTHON_IMAGE}

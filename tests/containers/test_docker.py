@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from app import __version__
 from app.simulator import Scenario, Simulator
 from tests.containers.engine import IMAGE, Engine
-from tests.support import expired, rows_of
+from tests.support import ROOT, expired, rows_of
 
 HARDENED = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges:true"]
 UID = 10001
@@ -200,6 +201,20 @@ def test_check_reads_well_in_a_container(
     assert result.stdout.decode().count("\nok ") == 4
     assert b"[/run/secrets/auth_password]" in result.stdout
     assert proctor.record == []
+
+
+def test_an_image_built_from_a_clone_with_a_strict_umask_works(engine: Engine, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    shutil.copytree(ROOT / "app", clone / "app", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("Dockerfile", ".dockerignore", "requirements.txt"):
+        shutil.copy(ROOT / name, clone)
+    subprocess.run(["chmod", "-R", "go=", clone], check=True)
+    tag = f"{IMAGE}-strict-{os.getpid()}"
+    built = engine.docker("build", "-q", "-t", tag, str(clone))
+    assert built.returncode == 0, built.stderr
+    result = engine.docker("run", "--rm", tag, "--version")
+    engine.docker("image", "rm", tag)
+    assert (result.returncode, result.stdout.decode().strip()) == (0, __version__), result.stderr
 
 
 def test_the_image_holds_no_secret_and_no_more_than_the_program(engine: Engine, image: str) -> None:
