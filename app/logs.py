@@ -13,9 +13,9 @@ _STDERR = 2
 _PATIENCE = 5.0
 
 
-def log_event(level: int, name: str, message: str, **fields: object) -> None:
-    """Log `message` for people; in JSON, `name` and `fields` stand beside it for machines."""
-    log.log(level, message, extra={"event": name, "fields": fields})
+def log_event(level: int, name: str, message: str, *arguments: object, **fields: object) -> None:
+    """Log `message % arguments` for people; in JSON, `name` and `fields` stand beside it for machines."""
+    log.log(level, message, *arguments, extra={"event": name, "fields": fields})
 
 
 def configure(level: str, form: str) -> None:

@@ -64,7 +64,7 @@ class Endpoint:
         except IncompleteResponse as error:
             # Proctor may still be at work on the call: leave it as much time as the settings allow.
             raise ResponseLost(str(error), wait=self._read_timeout) from None
-        log_event(logging.DEBUG, "call", f"Proctor responded {response} after {response.seconds:.3f} s.")
+        log_event(logging.DEBUG, "call", "Proctor responded %s after %.3f s.", response, response.seconds)
         if response.status == 200 and (batch := parse_batch(response.body)):
             self._worked = True
             return batch._replace(anomalies=frozenset(map(response.quote, batch.anomalies)) - {""})

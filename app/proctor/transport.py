@@ -29,7 +29,7 @@ _REUSE_WITHIN = 1.0  # seconds, the longest pause
 _CLOSES_WITHIN = 0.01  # seconds; servers that close a connection without saying so do it right after the response
 
 _HEADERS = {
-    "Accept-Encoding": "gzip, deflate",
+    "Accept-Encoding": "gzip, deflate",  # 3 KB instead of 20 fit in one buffer of a gateway, and are not cut in between
     "Connection": "keep-alive",
     "User-Agent": f"force-submit-proctor/{__version__}",
 }

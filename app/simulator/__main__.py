@@ -34,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--client-name", default=scenario.client_name, help="the one client name known (default: SBAC_PT)")
     add("--latency", type=float, default=0.0, help="seconds that a call takes (default: 0)")
     add("--late-seconds", type=float, default=scenario.late_seconds, help="seconds before late faults respond (0.2)")
+    add("--uncompressed", action="store_true", help="never compress a response")
     add("--without-status", action="store_true", help="as before December 2017: no updatedExamStatus")
     add(
         "--empty-list",
@@ -63,6 +64,7 @@ def _main() -> None:
     options = parser.parse_args()
     scenario = Scenario(
         **{name: getattr(options, name) for name in _FIELDS},
+        compresses=not options.uncompressed,
         with_status=not options.without_status,
     )
     certificate = (options.certificate, options.key) if options.certificate else None

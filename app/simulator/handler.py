@@ -134,7 +134,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def ok(self, body: bytes) -> Response:
         """The good response with this body; one that no Proctor would send, for its size, is not compressed."""
-        gzip = "gzip" in self.headers.get("Accept-Encoding", "") and len(body) < 10_000_000
+        accepted = "gzip" in self.headers.get("Accept-Encoding", "")
+        gzip = accepted and self.simulator.scenario.compresses and len(body) < 10_000_000
         return responses.expired_exams(self.repeatable(body), gzip)
 
     def repeatable(self, body: bytes) -> bytes:

@@ -23,6 +23,8 @@ class Scenario:
     late_seconds: float = 0.2
     """Seconds after the request at which a late fault responds."""
 
+    compresses: bool = True
+    """False: a deployment that compresses no response."""
     with_status: bool = True
     """False: a deployment from before December 2017, without `updatedExamStatus`."""
     empty_list: Literal["null", "list", "missing"] = "null"

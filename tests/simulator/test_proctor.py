@@ -36,6 +36,13 @@ def test_a_response_of_two_kilobytes_is_compressed_for_those_who_accept_it(
     assert body.count(b"examId") == exams
 
 
+def test_a_deployment_may_compress_no_response(watch: Watch) -> None:
+    simulator = watch(compresses=False)
+    response = expire(simulator, Accept_Encoding="gzip", **bearer(simulator))
+    assert response.headers["Content-Encoding"] is None
+    assert response.body.count(b"examId") == 100
+
+
 def test_a_response_is_not_compressed_unasked(watch: Watch) -> None:
     simulator = watch()
     response = expire(simulator, Accept_Encoding="deflate", **bearer(simulator))

@@ -3,8 +3,9 @@
     python -m tests.tools.benchmark
 
 `bare` is one session of requests, `floor` one connection of http.client, both durable after each batch; `naive` opens a
-connection for each call and prints at the end. Each figure is the median of whole processes from start to end. A ratio
-is the median of those of the single rounds, with the least and the greatest beside it.
+connection for each call and prints at the end. Each figure is the median of whole processes from start to end: the
+time that passed, and processor time. A ratio is the median of those of the single rounds, with the least and the
+greatest beside it.
 """
 
 import argparse
@@ -44,25 +45,37 @@ class Case:
     latency: float = 0.0
     tls: bool = False
     pipe: bool = False
+    gzip: bool = True
 
     def __str__(self) -> str:
         output, scheme = "pipe" if self.pipe else "file", "https" if self.tls else "http"
-        return f"{self.exams:,} exam{'s' * (self.exams > 1)}, {self.latency * 1000:.0f} ms, {scheme}, {output}"
+        kind = "" if self.gzip else ", uncompressed"
+        return f"{self.exams:,} exam{'s' * (self.exams > 1)}, {self.latency * 1000:.0f} ms, {scheme}, {output}{kind}"
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a process took, in seconds."""
+
+    elapsed: float
+    processor: float
 
 
 CASES = [
     *(Case(100_000, tls=tls, pipe=pipe) for tls in (False, True) for pipe in (False, True)),
+    *(Case(100_000, tls=tls, gzip=False) for tls in (False, True)),
     *(Case(2_000, latency=0.05, tls=tls) for tls in (False, True)),
     *(Case(1, tls=tls) for tls in (False, True)),
 ]
 
 
-def run(case: Case, arguments: Sequence[str]) -> tuple[float, str]:
-    """Run a program to its end; returns the seconds it took and its stderr. Every exam must be in its CSV."""
+def run(case: Case, arguments: Sequence[str]) -> tuple[Usage, str]:
+    """Run a program to its end; returns what it took and its stderr. Every exam must be in its CSV."""
     with (
         tempfile.TemporaryDirectory() as name,
         Simulator(
-            Scenario(exams=case.exams, latency=case.latency), certificate=certificate(Path(name)) if case.tls else None
+            Scenario(exams=case.exams, latency=case.latency, compresses=case.gzip),
+            certificate=certificate(Path(name)) if case.tls else None,
         ) as simulator,
     ):
         environment = {**simulator.settings(), "PATH": os.environ["PATH"], "LOG_LEVEL": "WARNING"}
@@ -81,34 +94,38 @@ def run(case: Case, arguments: Sequence[str]) -> tuple[float, str]:
             lines = 0
             while process.stdout and (chunk := os.read(process.stdout.fileno(), 1 << 16)):
                 lines += chunk.count(b"\n")
-            code = process.wait()
-            seconds = time.perf_counter() - begin
+            _, status, used = os.wait4(process.pid, 0)
+            usage = Usage(time.perf_counter() - begin, used.ru_utime + used.ru_stime)
+            code = process.returncode = os.waitstatus_to_exitcode(status)
             csv.seek(0)
             lines += sum(1 for _ in csv)
             log.seek(0)
             stderr = log.read().decode()
     if code or lines != case.exams + 1:
         raise SystemExit(f"{' '.join(arguments)} ended with {code} and {lines} lines for {case}\n{stderr}")
-    return seconds, stderr
+    return usage, stderr
 
 
 def compare(case: Case, rounds: int) -> None:
-    """Print a line for each program: its median, and its ratio to `bare`."""
-    seconds: dict[str, list[float]] = {name: [] for name in PROGRAMS}
+    """Print a line for each program: its medians, and their ratios to `bare`."""
+    usages: dict[str, list[Usage]] = {name: [] for name in PROGRAMS}
     for number in range(rounds):
         programs = list(PROGRAMS.items())
         for name, arguments in programs[number % 4 :] + programs[: number % 4]:  # none is always the first
-            seconds[name].append(run(case, arguments)[0])
+            usages[name].append(run(case, arguments)[0])
     print(f"\n{case}")
-    for name, taken in seconds.items():
-        ratios = [one / other for one, other in zip(taken, seconds["bare"], strict=True)]
-        print(
-            f"  {name:<6}{statistics.median(taken):>9.3f} s   {statistics.median(ratios):>6.2f} of bare"
-            f"   ({min(ratios):.2f} to {max(ratios):.2f})",
-            flush=True,
-        )
-    ratios = [one / other for one, other in zip(seconds["job"], seconds["naive"], strict=True)]
-    print(f"  the job takes {statistics.median(ratios):.2f} of naive")
+    for kind in "elapsed", "processor":
+        seconds = {name: [getattr(usage, kind) for usage in taken] for name, taken in usages.items()}
+        print(f"  {kind} time")
+        for name, taken in seconds.items():
+            print(f"    {name:<6}{statistics.median(taken):>9.3f} s   {_ratio(taken, seconds['bare'])} of bare")
+        job = seconds["job"]
+        print(f"    job {_ratio(job, seconds['floor'])} of floor, {_ratio(job, seconds['naive'])} of naive", flush=True)
+
+
+def _ratio(some: list[float], others: list[float]) -> str:
+    ratios = [one / other for one, other in zip(some, others, strict=True)]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def peak(exams: int) -> float:
