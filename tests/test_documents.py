@@ -10,15 +10,14 @@ from tests.documents import DOCUMENTS, blocks
 from tests.support import ROOT
 
 
-def taken() -> set[tuple[str, str]]:
+def taken() -> set[tuple[object, ...]]:
     """The documents and headings whose blocks some test takes by `commands`."""
-    calls = [
-        [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
+    return {
+        tuple(argument.value for argument in node.args if isinstance(argument, ast.Constant))
         for path in (ROOT / "tests").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "commands"
-    ]
-    return {(document, heading) for document, heading in filter(None, calls)}
+    }
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -92,6 +92,21 @@ def test_a_volume_gets_the_csv_and_its_summary(
     assert (csv_path.stat().st_uid, csv_path.stat().st_mode & 0o007) == (UID, 0)
 
 
+def test_the_container_may_run_as_the_operator(
+    engine: Engine, proctor: Simulator, env_file: list[str], secrets: list[str], output: Path, tmp_path: Path
+) -> None:
+    operator = UID + 1
+    for name in "secrets", "output":
+        subprocess.run(["chown", "-R", f"{operator}:{operator}", tmp_path / name], check=True)
+        (tmp_path / name).chmod(0o700)
+    job = ["--user", f"{operator}:{operator}", *HARDENED, *env_file, *secrets, "-v", f"{output}:/output"]
+    result = engine.docker("run", "--rm", *job, "-e", "OUTPUT_DIR=/output", IMAGE)
+    assert result.returncode == 0, result.stderr
+    (csv_path,) = output.glob("*.csv")
+    assert sorted(row["examId"] for row in rows_of(csv_path.read_bytes())) == sorted(expired(proctor))
+    assert csv_path.stat().st_uid == operator
+
+
 def test_a_volume_that_may_not_be_written_is_reported_before_anything_is_expired(
     engine: Engine, proctor: Simulator, env_file: list[str], secrets: list[str], tmp_path: Path
 ) -> None:
