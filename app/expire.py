@@ -16,7 +16,7 @@ from app.signals import Interrupted, Stop
 
 _PROGRESS_EVERY = 5.0  # seconds
 _ANOMALIES_LOGGED = 20
-_EXAMS_REMEMBERED = 10_000
+_EXAMS_REMEMBERED = 1_000  # of at least the last ten responses
 
 
 def expire_all(
