@@ -39,10 +39,10 @@ class Stack:
         lines = [f"{name}={value}\n" for name, value in (self._settings | settings).items()]
         (self.directory / ".env").write_text("".join(lines))
 
-    def label_ofelia(self, labels: dict[str, str]) -> None:
-        """Give ofelia labels for its reports by an override file, as the README describes."""
-        override = {"services": {"ofelia": {"labels": {f"ofelia.{name}": value for name, value in labels.items()}}}}
-        (self.directory / "docker-compose.override.yml").write_text(json.dumps(override))
+    def label_ofelia(self, labels: dict[str, str], *volumes: str) -> None:
+        """Give ofelia labels for its reports, and volumes, by an override file, as the README describes."""
+        ofelia = {"labels": {f"ofelia.{name}": value for name, value in labels.items()}, "volumes": volumes}
+        (self.directory / "docker-compose.override.yml").write_text(json.dumps({"services": {"ofelia": ofelia}}))
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start a command of docker compose."""

@@ -4,6 +4,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from os import chown
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -120,6 +121,20 @@ def test_a_successful_run_sends_no_mail(stack: Stack, proctor: Simulator, mail: 
     assert stack.log("ofelia", f"{FINISHED}, error: none", times=2)  # what the first one sends comes before the second
     assert mail.messages.empty()
     assert len(expired(proctor)) == 250
+
+
+def test_runs_are_reported_to_files_in_a_directory_of_any_user(
+    stack: Stack, proctor: Simulator, tmp_path: Path
+) -> None:
+    folder = tmp_path / "reports"
+    folder.mkdir(mode=0o700)
+    chown(folder, 1000, 1000)
+    stack.label_ofelia({"save-folder": "/reports"}, f"{folder}:/reports")
+    stack.up(SCHEDULE=SOON)
+    assert stack.log("ofelia", f"{FINISHED}, error: none", times=2)  # what the first one saves comes before the second
+    first, *_ = sorted(folder.glob("*_force-submit.stdout.log"))
+    summary = json.loads(first.read_text().splitlines()[-1])["summary"]
+    assert sum(summary["exams"].values()) == len(expired(proctor)) == 250
 
 
 def test_a_run_goes_on_to_its_end_while_the_api_proxy_restarts(stack: Stack, proctor: Simulator) -> None:
