@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.simulator import Scenario, Simulator
-from tests.containers.engine import IMAGE, Engine
+from tests.containers.engine import Engine
 from tests.containers.stack import Stack
 from tests.containers.test_docker import is_secret
 from tests.support import expired
@@ -81,30 +81,6 @@ def test_a_stopped_run_gets_the_time_that_a_call_may_take(stack: Stack, proctor:
     assert stack.engine.inspect(container)["Config"]["StopTimeout"] > 300
     proctor.release.set()
     assert stack.engine.docker("wait", container).stdout == b"0\n"
-
-
-def test_ofelia_may_ask_nothing_else_of_docker(stack: Stack) -> None:
-    stack.up()
-    network = f"{stack.project}_docker-api"
-    assert stack.engine.inspect(network)["Internal"] is True
-    assert list(stack.engine.inspect(stack.container("docker-api"))["NetworkSettings"]["Networks"]) == [network]
-    requests = [
-        ("POST", "/containers/create"),
-        ("POST", "/v1.41/containers/x/start"),
-        ("DELETE", "/containers/x"),
-        ("GET", "/images/json"),
-        ("GET", "/containers/x/archive"),
-        ("POST", "/build"),
-        ("PUT", "/containers/x/exec"),
-        ("GET", "/containers/x/json"),
-    ]
-    script = (
-        f"import http.client\nfor method, path in {requests!r}:\n c = http.client.HTTPConnection('docker-api', 2375)\n"
-        " c.request(method, path)\n print(c.getresponse().status)"
-    )
-    result = stack.engine.docker("run", "--rm", f"--network={network}", "--entrypoint=python", IMAGE, "-c", script)
-    allowed = 404  # the engine itself responds
-    assert [int(line) for line in result.stdout.split()] == [*[403] * 7, allowed], result.stderr
 
 
 def test_no_secret_is_in_any_configuration_container_or_label(stack: Stack, proctor: Simulator) -> None:

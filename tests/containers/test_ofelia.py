@@ -204,6 +204,15 @@ def test_a_run_longer_than_the_schedule_is_neither_started_twice_nor_ended_with_
     assert stack.log("ofelia", f"{FINISHED}, error: none", times=2, tail="0")
 
 
+def test_runs_start_in_a_standby_container_that_kept_its_temporary_name(stack: Stack, proctor: Simulator) -> None:
+    stack.up(SCHEDULE=SOON)
+    # What `up` leaves if it is killed while it recreates standby; the next one does not rename it.
+    stack.engine.docker("rename", stack.container("standby"), f"0123456789ab_{stack.project}-standby-1")
+    assert stack.compose("restart", "ofelia").returncode == 0
+    assert stack.log("ofelia", f"{FINISHED}, error: none", tail="0")
+    assert len(expired(proctor)) == 250
+
+
 def test_a_run_by_hand_beside_a_scheduled_one_ends_and_changes_nothing(stack: Stack, proctor: Simulator) -> None:
     proctor.scenario.faults = ["hold"]
     stack.up(SCHEDULE=SOON)
