@@ -40,7 +40,7 @@ class Stack:
         (self.directory / ".env").write_text("".join(lines))
 
     def label_ofelia(self, labels: dict[str, str], *volumes: str) -> None:
-        """Give ofelia labels for its reports, and volumes, by an override file, as the README describes."""
+        """Give ofelia labels for its reports, and volumes, by an override file, as users do."""
         ofelia = {"labels": {f"ofelia.{name}": value for name, value in labels.items()}, "volumes": volumes}
         (self.directory / "docker-compose.override.yml").write_text(json.dumps({"services": {"ofelia": ofelia}}))
 
