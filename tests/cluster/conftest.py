@@ -1,5 +1,6 @@
 """The cluster, and deployments of the job on it."""
 
+import fcntl
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -33,13 +34,22 @@ def cluster_host() -> str:
 
 
 @pytest.fixture(scope="session")
-def cluster(cluster_host: str, image: str) -> str:
-    """The cluster with the image in it; returns this machine's address for pods."""
+def cluster(cluster_host: str, image: str) -> Iterator[str]:
+    """The cluster, for this process alone, with the image in it; returns this machine's address for pods."""
+    with open(Path(os.environ["CLUSTER_HOME"]) / "tests.lock", "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pytest.fail("another process tests with this cluster, and may disturb it")
+        load_image(image)
+        yield cluster_host
+
+
+def load_image(image: str) -> None:
     subprocess.run(["docker", "tag", image, IMAGE], check=True)
     with subprocess.Popen(["docker", "save", IMAGE], stdout=subprocess.PIPE) as save:
         subprocess.run(["ctr", "images", "import", "-"], stdin=save.stdout, check=True, capture_output=True)
     assert save.returncode == 0
-    return cluster_host
 
 
 @pytest.fixture
