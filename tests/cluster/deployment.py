@@ -7,6 +7,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from threading import Event
@@ -101,22 +102,16 @@ class Deployment:
 
     def run(self, command: str) -> str:
         """Run a command of the shell as an operator does, in a clone of the project; returns its stdout."""
-        result = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", command],
-            cwd=self.root,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=PATIENCE * 2,
-        )
-        assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
-        return result.stdout
+        return self._output(["bash", "-euo", "pipefail", "-c", command])
 
     def kubectl(self, *arguments: str, content: str | None = None) -> str:
         """Run kubectl with `content` as stdin; returns its stdout."""
+        return self._output(["kubectl", *arguments], content)
+
+    def _output(self, command: list[str], content: str | None = None) -> str:
         result = subprocess.run(
-            ["kubectl", *arguments],
+            command,
+            cwd=self.root,
             env=self._environment,
             input=content,
             capture_output=True,
@@ -124,7 +119,7 @@ class Deployment:
             check=False,
             timeout=PATIENCE * 2,
         )
-        assert result.returncode == 0, f"{arguments}\n{result.stdout}\n{result.stderr}"
+        assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
         return result.stdout
 
     def create(self, manifest: dict[str, Any]) -> None:
@@ -134,6 +129,21 @@ class Deployment:
         """Start a run by hand."""
         self.kubectl("create", "job", "--from=cronjob/force-submit-proctor", job)
 
+    def start_held(self, job: str) -> str:
+        """Start a run by hand and wait until a call meets the fault `hold`; returns the name of its pod."""
+        self.start(job)
+        self.wait_for_held_call()
+        return self.running_pod(job)
+
+    def make_due(self, minutes: int) -> None:
+        """Change the schedule to one whose last time was some minutes ago, and was missed: a run is due at once."""
+        due = datetime.now(UTC) - timedelta(minutes=minutes)
+        schedule = {"spec": {"schedule": f"{due.minute} {due.hour} * * *"}}
+        last = {"status": {"lastScheduleTime": f"{due - timedelta(days=1):%Y-%m-%dT%H:%M:%SZ}"}}
+        patch = ("patch", "cronjob", "force-submit-proctor", "--type=merge")
+        self.kubectl(*patch, "-p", json.dumps(schedule))
+        self.kubectl(*patch, "--subresource=status", "-p", json.dumps(last))
+
     def wait(self, thing: str, condition: str) -> None:
         """Wait until a condition of a thing, such as `Failed` of `job/name`, is true."""
         self.kubectl("wait", thing, f"--for=condition={condition}", f"--timeout={PATIENCE}s")
@@ -141,6 +151,15 @@ class Deployment:
     def wait_for_held_call(self) -> None:
         """Wait until a call meets the fault `hold`."""
         assert self.proctor.held.wait(PATIENCE), "There was no call"
+
+    def release_after_sigterm(self, pod: str) -> None:
+        """Let the held call of a pod go on once the pod has been told to end."""
+        self.wait_for_log(pod, "Received SIGTERM")
+        self.proctor.release.set()
+
+    def wait_for_summary(self) -> None:
+        """Wait until there is a summary on the volume, which does not need the cluster."""
+        self.run("until ls volume/*.json; do sleep 1; done")
 
     def wait_for_event(self, reason: str) -> str:
         """Wait for an event with that reason, such as `FailedMount`; returns its message."""
@@ -204,6 +223,13 @@ class Deployment:
         changed = expired(self.proctor)
         assert sorted(self.exam_ids) == sorted(changed)
         assert max(Counter(changed).values(), default=1) == 1
+
+    def assert_lost(self, call: dict[str, Any]) -> None:
+        """The exams of a call, and no others, are in no row, and the last run reports a window that has the call."""
+        (window,) = self.summaries[-1]["lost"]
+        start, end = (datetime.fromisoformat(window[name]) for name in ("start", "end"))
+        assert start <= datetime.fromisoformat(call["start"]) <= datetime.fromisoformat(call["changed"]) <= end
+        assert sorted([*self.exam_ids, *call["expired"]]) == sorted(expired(self.proctor))
 
     def close(self) -> None:
         self.kubectl("delete", "namespace", self.name, "--wait=false")
