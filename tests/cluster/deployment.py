@@ -74,8 +74,8 @@ class Deployment:
         content = "".join(f"{name}={value}\n" for name, value in values.items())
         (self.kustomizations / "job" / "settings.env").write_text(content)
 
-    def write_secrets(self) -> None:
-        write_secrets(self.kustomizations / "job" / "secrets", self.proctor)
+    def write_secrets(self, place: str = "deploy/kubernetes/job/secrets") -> None:
+        write_secrets(self.root / place, self.proctor)
 
     def apply(self) -> None:
         """Apply volume and job, as the README has it."""

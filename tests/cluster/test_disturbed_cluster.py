@@ -9,9 +9,8 @@ from contextlib import contextmanager
 import pytest
 
 from tests.cluster.deployment import PATIENCE, Deploy, Deployment
+from tests.documents import commands
 from tests.support import ROOT
-
-README = ROOT / "README.md"
 
 
 @pytest.mark.parametrize("part", ["apiserver", "containerd", "controller-manager", "etcd", "kubelet", "scheduler"])
@@ -77,7 +76,7 @@ def test_a_lost_node_blocks_scheduled_runs_until_it_is_tainted_and_then_its_loss
     deploy: Deploy, node: str
 ) -> None:
     deployment = deploy(faults=["hold"])
-    taint, remove_taint = commands_for_a_lost_node(node)
+    taint, remove_taint = commands("deploy/kubernetes/README.md", "A lost node")
     deployment.make_due(10)
     deployment.wait_for_held_call()
     (job,) = deployment.get("jobs")
@@ -89,20 +88,15 @@ def test_a_lost_node_blocks_scheduled_runs_until_it_is_tainted_and_then_its_loss
         deployment.make_due(5)
         deployment.wait_for_event("JobAlreadyActive")
         assert re.search(rf"^{pod} .* Terminating ", deployment.kubectl("get", "pods"), re.MULTILINE)
-        deployment.run(taint)
+        deployment.run(taint.replace("NODE", node))
         deployment.kubectl("wait", f"pod/{pod}", "--for=delete", f"--timeout={PATIENCE}s")
-    deployment.run(remove_taint)
+    deployment.run(remove_taint.replace("NODE", node))
     deployment.proctor.release.set()
     deployment.wait(f"job/{name}", "Failed")
     assert deployment.exit_codes(name) == [65]
     assert [one["outcome"] for one in deployment.summaries] == ["killed", "drained"]
     lost, *_ = deployment.proctor.record
     deployment.assert_lost(lost)
-
-
-def commands_for_a_lost_node(node: str) -> list[str]:
-    """The README's two: for when it is certain to be off, and for when it is back."""
-    return [command.replace("NODE", node) for command in re.findall("`(kubectl taint [^`]+)`", README.read_text())]
 
 
 @pytest.fixture

@@ -1,31 +1,21 @@
-"""The commands of the README's section on Kubernetes, all of them, in their order, as an operator types them."""
+"""The commands for Kubernetes in README.md and deploy/, in their order, as an operator types them."""
 
 import re
-import shlex
 import stat
 
 from tests.cluster.deployment import Deploy
-from tests.support import ROOT, rows_of
-
-
-def commands() -> list[str]:
-    """The section's indented blocks."""
-    section = (ROOT / "README.md").read_text().partition("\n### Kubernetes\n")[2].partition("\n### ")[0]
-    return [
-        re.sub(r"^    ", "", block, flags=re.MULTILINE)
-        for block in re.findall(r"(?:^    .*\n)+", section, re.MULTILINE)
-    ]
+from tests.documents import commands
+from tests.support import rows_of
 
 
 def test_the_readmes_commands_work(prepare: Deploy) -> None:
     deployment = prepare()
     deployment.create_volume()
     deployment.fill_in()
-    credentials = deployment.proctor.scenario.credentials
-    apply, check, run, look, fetch = commands()
-    for prompt, credential in ("Client secret", "client_secret"), ("Password", "password"):
-        typed = f"secret={shlex.quote(credentials[credential])}"
-        apply = apply.replace(f"read -rsp '{prompt}: ' secret", typed)
+    deployment.write_secrets("secrets")
+    apply, run, fetch = commands("README.md", "Kubernetes")
+    (check,) = commands("deploy/kubernetes/README.md", "Check")
+    (look,) = commands("deploy/kubernetes/README.md", "No log appears, or a run failed")
     deployment.run(apply)
 
     checked = deployment.run(check)
@@ -47,12 +37,16 @@ def test_the_readmes_commands_work(prepare: Deploy) -> None:
     assert re.search(rf"^{job['metadata']['name']} +Complete +1/1", described, re.MULTILINE)
     assert re.search(r"Exit Code: +0", described)
 
-    history = deployment.run(fetch)
+    *get, delete = fetch.splitlines(keepends=True)
+    history = deployment.run("".join(get))
     assert re.search(r" drained +0 +225 +25 ", history)
     fetched = sorted((deployment.root / "output").glob("expired_exams_*"))
     assert [path.suffix for path in fetched] == [".csv", ".json"]
     assert [row["examId"] for row in rows_of(fetched[0].read_bytes())] == deployment.exam_ids
     assert not any(stat.S_IMODE(path.stat().st_mode) & 0o077 for path in [deployment.root / "output", *fetched])
+    recover = commands("README.md", "You were paged")[0].splitlines()[2]
+    assert deployment.run(recover) == ""
+    deployment.run(delete)
 
 
 def test_deleting_the_job_keeps_the_claim_and_its_data(deploy: Deploy) -> None:
