@@ -11,13 +11,14 @@ from typing import NamedTuple
 from app.exceptions import TooEarly, UnexpectedResponse
 from app.logs import parse_timestamp, timestamp
 from app.model import STATUSES, Exam
-from app.recovery.csvs import is_well_formed
+from app.recovery.csvs import STUDENT, UUID, is_well_formed
 from app.recovery.query import ASKED_WINDOW, KNOWN_EXAM, Period
 from app.recovery.texts import lines, shown
 from app.recovery.zones import Zone, parse_zone, readings
 
 _HEADERS = (("assessment_key", "assessment_id", "id", "student_id", "status"), tuple(map(str.lower, Exam._fields)))
 _ESCAPES = {"t": "\t", "n": "\n", "0": "\0", "\\": "\\"}
+_BLANK = " \r\n"  # but not tabs, between which cells may be empty
 _NOTHING_DONE = "Nothing was written or marked as resolved."
 
 
@@ -70,8 +71,8 @@ def read_unverified(source: Path) -> Found:
     exams: dict[str, Exam] = {}
     asked: list[Asked] = []
     known: list[Changes] = []
-    for number, cells in enumerate(_rows(source), 1):
-        if number == 1 and tuple(cell.lower() for cell in cells) in _HEADERS:
+    for index, (line, cells) in enumerate(_rows(source)):
+        if index == 0 and tuple(cell.lower() for cell in cells) in _HEADERS:
             continue
         try:
             if cells[0] == ASKED_WINDOW:
@@ -86,7 +87,7 @@ def read_unverified(source: Path) -> Found:
                 asked.clear()  # only at the end of the result they show that it is complete
         except (ValueError, TypeError, OverflowError):
             raise UnexpectedResponse(
-                f"Row {number} of {shown(source)} is not one that the query returns: {'|'.join(cells)[:200]!r}."
+                f"Line {line} of {shown(source)} is not a row that the query returns: {_what_is_wrong(cells)}."
                 f" {_NOTHING_DONE}"
             ) from None
     return Found(exams, asked, known)
@@ -119,20 +120,28 @@ def verify_zone_is_known(found: Found) -> None:
         )
 
 
-def _rows(source: Path) -> Iterator[list[str]]:
-    """The cells of each row. Tabs separate those of the client `mysql`, which escapes what is within a cell."""
-    text = (line for line in lines(source) if line.strip())
-    first = next(text, None)
-    if first is None:
-        return
+def _rows(source: Path) -> Iterator[tuple[int, list[str]]]:
+    """The cells of each row, after the number of the line on which it begins.
+
+    Tabs separate the cells of the client `mysql`, which escapes what is within one.
+    """
+    text = enumerate(lines(source), 1)
+    begins, first = next((numbered for numbered in text if numbered[1].strip(_BLANK)), (1, ""))
     if "\t" in first:
-        for line in chain([first], text):
-            yield [_unescaped(cell) for cell in line.rstrip("\r\n").split("\t")]
-    else:
-        try:
-            yield from csv.reader(chain([first], text), delimiter=";" if first.count(";") >= 4 else ",")
-        except csv.Error as error:
-            raise UnexpectedResponse(f"{shown(source)} is not a CSV ({error}). {_NOTHING_DONE}") from None
+        for number, line in chain([(begins, first)], text):
+            if line.strip(_BLANK):
+                yield number, [_unescaped(cell) for cell in line.rstrip("\r\n").split("\t")]
+        return
+    rest = chain([first], (line for _, line in text))
+    rows = csv.reader(rest, delimiter=";" if first.count(";") >= 4 else ",")
+    before = begins - 1
+    try:
+        for cells in rows:
+            if len(cells) > 1 or "".join(cells).strip():  # else the line is blank
+                yield begins, cells
+            begins = before + rows.line_num + 1
+    except csv.Error as error:
+        raise UnexpectedResponse(f"{shown(source)} is not a CSV ({error}). {_NOTHING_DONE}") from None
 
 
 def _unescaped(cell: str) -> str:
@@ -144,6 +153,20 @@ def _exam(cells: list[str]) -> Exam:
     if not is_well_formed(exam) or exam.updatedExamStatus not in STATUSES:
         raise ValueError
     return exam
+
+
+def _what_is_wrong(cells: list[str]) -> str:
+    """What about a row is not as the query returns it, without its content, which is of students."""
+    if len(cells) != len(Exam._fields):
+        return f"it has {len(cells)} instead of {len(Exam._fields)} cells"
+    if cells[0] in (ASKED_WINDOW, KNOWN_EXAM):
+        return f"a time or the time zone in the row '{cells[0]}' cannot be read"
+    exam = Exam(*cells)
+    if not UUID.fullmatch(exam.examId):
+        return "its third cell is not the id of an exam"
+    if not STUDENT.fullmatch(exam.studentId):
+        return "its fourth cell is not the id of a student"
+    return f"its fifth cell is not {' or '.join(STATUSES)}"
 
 
 def _period(start: str, end: str) -> Period:

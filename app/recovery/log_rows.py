@@ -32,6 +32,10 @@ class LogRows(NamedTuple):
     unreadable: int
 
 
+class _Unreadable(ValueError):
+    """What is wrong with a row, without its content, which is of a student."""
+
+
 def read_log(source: Path) -> LogRows:
     """All unwritten rows of a log, text or JSON, of however many runs.
 
@@ -47,14 +51,14 @@ def read_log(source: Path) -> LogRows:
         try:
             row = _of_text(*text.groups()) if text else _of_json(line[line.index("{") :])
             if not line.endswith("\n") and row.exam.updatedExamStatus not in STATUSES:
-                raise ValueError  # truncated
+                raise _Unreadable("the log ends within its last cell")
             rows.append(row)
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError, csv.Error):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError, csv.Error) as error:
             unreadable += 1
             log_event(
                 logging.ERROR,
                 "unreadable_row",
-                f"Line {number} of {shown(source)} has a row that is truncated or changed: {line[:300]!r}.",
+                f"Line {number} of {shown(source)} has a row that is truncated or changed: {_what_is_wrong(error)}.",
             )
     return LogRows(rows, unreadable)
 
@@ -71,4 +75,15 @@ def _of_json(text: str) -> LogRow:
 
 def _log_row(at: str, row: str) -> LogRow:
     (cells,) = csv.reader([row], strict=True)
+    if len(cells) != len(Exam._fields):
+        raise _Unreadable(f"it has {len(cells)} instead of {len(Exam._fields)} cells")
     return LogRow(Exam(*cells), parse_timestamp(at))
+
+
+def _what_is_wrong(error: Exception) -> str:
+    """The same of any error: the texts of most quote what they are about."""
+    if isinstance(error, _Unreadable):
+        return str(error)
+    if isinstance(error, csv.Error):
+        return "its quotes are not those of a complete row"
+    return "its JSON or its time is incomplete"

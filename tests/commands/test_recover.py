@@ -264,23 +264,57 @@ def test_rows_of_a_log_get_into_the_csv_of_their_run(volume: Path, recover: Reco
 
 
 @pytest.mark.parametrize(
-    "line",
+    ("line", "problem"),
     [
-        "2026-11-22T02:00:30.000Z ERROR   UNWRITTEN ROW (SBAC)key,id,00000000-0000-4000-8000-000000000009,9,exp",
-        "2026-11-22T02:00:30.000Z ERROR   UNWRITTEN ROW (SBAC)key,id\n",
-        '2026-11-22T02:00:30.000Z ERROR   UNWRITTEN ROW AS JSON "a,\n',
-        '{"time": "2026-11-22T02:00:30.000Z", "level": "error", "event": "unwritten_row", "mess',
+        (f"UNWRITTEN ROW (SBAC)key,id,{exam(9)[2]},900100,exp", "the log ends within its last cell"),
+        ("UNWRITTEN ROW (SBAC)key,900100\n", "it has 2 instead of 5 cells"),
+        ("UNWRITTEN ROW \n", "it has 0 instead of 5 cells"),
+        ('UNWRITTEN ROW (SBAC)key,id,,900100,"expi\n', "its quotes are not those of a complete row"),
+        ('UNWRITTEN ROW AS JSON "(SBAC)key,id,,900100,\n', "its JSON or its time is incomplete"),
+        ('{"time": "900100", "event": "unwritten_row", "row": "a,b,c,900100,e"}', "its JSON or its time is incomplete"),
+        ('{"time": "2026-11-22T02:00:30.000Z", "event": "unwritten_row", "mess', "its JSON or its time is incomplete"),
     ],
 )
-def test_a_truncated_row_of_a_log_is_reported_and_the_others_are_taken(
-    volume: Path, recover: Recover, line: str
+def test_a_truncated_row_of_a_log_is_reported_without_its_content_and_the_others_are_taken(
+    volume: Path, recover: Recover, line: str, problem: str
 ) -> None:
     leave(volume)
-    good = f"2026-11-22T02:00:30.000Z ERROR   UNWRITTEN ROW {','.join(exam(3))}\n"
+    begin = "2026-11-22T02:00:30.000Z ERROR   "
+    good = f"{begin}UNWRITTEN ROW {','.join(exam(3))}\n"
+    line = line if line.startswith("{") else begin + line
     result = recover("--log", "-", given=(good + line).encode())
     assert result.code == 76
-    assert len(result.events("unreadable_row")) == 1
+    (event,) = result.events("unreadable_row")
+    assert event["message"] == f"Line 2 of stdin has a row that is truncated or changed: {problem}."
+    assert b"900100" not in result.stderr
     assert [row["studentId"] for row in rows_of((volume / f"{STEM}_from_log.csv").read_bytes())] == ["3"]
+
+
+@pytest.mark.parametrize("separator", ["\t", ",", ";"])
+@pytest.mark.parametrize(
+    ("cells", "problem"),
+    [
+        (["key", "id", exam(3)[2], "900100"], "it has 4 instead of 5 cells"),
+        (["key", "id", exam(3)[2], "900100", "expired", ""], "it has 6 instead of 5 cells"),
+        (["", "", "", "", ""], "its third cell is not the id of an exam"),
+        (["key", "id", "900100", exam(3)[2], "expired"], "its third cell is not the id of an exam"),
+        (["key", "id", exam(3)[2], "900100.0", "expired"], "its fourth cell is not the id of a student"),
+        (["key", "id", exam(3)[2], "7", "900100"], "its fifth cell is not expired or completed"),
+        (["asked window", "900100", END, "UTC", "soon"], "a time or the time zone in the row 'asked window' cannot be"),
+    ],
+)
+def test_a_malformed_row_of_a_list_is_reported_by_its_line_without_its_content(
+    volume: Path, recover: Recover, cells: list[str], problem: str, separator: str
+) -> None:
+    leave(volume)
+    good = ['"key\n\nof three lines"' if separator != "\t" else r"key\n", *exam(4)[1:]]
+    lines = ["", separator.join(exam(5)), " ", separator.join(good), separator.join(cells), ""]
+    result = recover("--found", "-", given="\n".join(lines).encode())
+    assert result.code == 76
+    number = 5 if separator == "\t" else 7
+    assert f"Line {number} of stdin is not a row that the query returns: {problem}" in result.message
+    assert b"900100" not in result.stderr
+    assert resolved(volume) == [None]
 
 
 def test_by_hand_the_exams_of_a_list_or_a_log_go_to_stdout(jobs: Jobs, tmp_path: Path) -> None:
