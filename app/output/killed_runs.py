@@ -150,7 +150,7 @@ def _cut(partial: Path, length: int) -> None:
             log_event(
                 logging.WARNING,
                 "truncated_row",
-                f"Removed from {partial.name} its truncated last row: {truncated[:_CUT_SHOWN]!r}",
+                f"TRUNCATED ROW {truncated[:_CUT_SHOWN]!r} removed from the end of {partial.name}.",
             )
             file.truncate(length)
         if not length:

@@ -109,8 +109,10 @@ def test_of_a_row_that_was_truncated_at_any_byte_nothing_stays(
     stems = [leave(volume, end, complete + last[:end]) for end in range(len(last))]
     result = run(simulate(exams=0), OUTPUT_DIR=str(volume))
     assert result.code == 65
-    cut = [event["message"].partition(" row: ")[2] for event in result.events("truncated_row")]
-    assert cut == [repr(last[:end]) for end in range(1, len(last))]
+    assert [event["message"] for event in result.events("truncated_row")] == [
+        f"TRUNCATED ROW {last[:end]!r} removed from the end of {stem}.csv.partial."
+        for end, stem in enumerate(stems[1:], 1)
+    ]
     for stem in stems:
         assert (volume / f"{stem}.csv").read_bytes() == (complete or HEADER_LINE)
         summary = json.loads((volume / f"{stem}.json").read_bytes())
