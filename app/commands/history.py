@@ -6,7 +6,7 @@ from pathlib import Path
 
 from app.exceptions import ExitCode
 from app.logs import timestamp
-from app.output.files import PARTIAL, name_in_files
+from app.output.files import name_in_files, partials_in, summary_of
 from app.output.lock import is_locked
 from app.output.past_runs import PastRun, past_runs, unresolved
 from app.streams import print_line
@@ -80,13 +80,15 @@ def _lost(runs: list[PastRun], directory: Path) -> Iterator[str]:
 
 
 def _killed(directory: Path) -> Iterator[str]:
-    for partial in sorted(directory.glob(f"expired_exams_*.csv{PARTIAL}")):
+    for partial in partials_in(directory):
         if is_locked(partial):
             print_line(f"{partial.name} belongs to a run that is under way.")
         elif partial.exists():  # else the run has just ended
+            has_summary = summary_of(partial.with_suffix("")).exists()
             yield (
-                f"{partial.name} belongs to a run that was killed. Run again soon: the next run cleans up after it and"
-                " reports the window of the call that was under way, if any."
+                f"{partial.name} belongs to a run that was killed, or could not"
+                f" {'rename it' if has_summary else 'write its summary'}. Run the job again soon: it cleans up, and"
+                " reports the window of a lost response, if any."
             )
 
 

@@ -12,8 +12,8 @@ from app.exceptions import ExitCode, OutputFailed, UnexpectedResponse
 from app.logs import log_event, timestamp
 from app.model import Exam
 from app.output.csv_report import csv_bytes
-from app.output.files import PARTIAL, give_to_owner_of, stem_of_run
-from app.output.lock import LOCK, Lock, is_locked
+from app.output.files import give_to_owner_of, stem_of_run
+from app.output.lock import LOCK, Lock
 from app.output.past_runs import PastRun
 from app.output.volume import unusable
 from app.recovery.csvs import csvs_in, not_in
@@ -24,7 +24,7 @@ from app.recovery.options import Options
 from app.recovery.query import Period, query
 from app.recovery.resolution import Resolution, finish, new_csv, resolve, write_csv
 from app.recovery.texts import STDIN, write_stdout
-from app.recovery.windows import bounds, read_runs, shown
+from app.recovery.windows import bounds, read_runs, shown, warn_of_unreported
 from app.signals import FIRST, Stop
 
 _LIMIT = 100  # the exam service's expireExamLimit by default
@@ -82,10 +82,7 @@ def _held(directory: Path) -> Iterator[None]:
 
 def _query_for(directory: Path, options: Options) -> int:
     runs, unresolved = read_runs(directory)
-    for partial in sorted(directory.glob(f"expired_exams_*.csv{PARTIAL}")):
-        if not is_locked(partial):
-            message = f"{partial.name} belongs to a run that was killed. The next run reports its window, if any."
-            log_event(logging.WARNING, "killed_run", message)
+    warn_of_unreported(directory)
     if not unresolved:
         return ExitCode.OK
     for window, (run, lost) in unresolved.items():
@@ -204,6 +201,7 @@ def _take_log(directory: Path, source: Path, options: Options, stop: Stop) -> in
             write_csv(csv, rows)
             message = f"Recovered from the log: {_count(rows)}, in {csv.name}."
             log_event(logging.INFO, "recovered", message, csv=csv.name, exams=len(rows))
+        warn_of_unreported(directory)
     return _end_of_log(log.rows, exams, log.unreadable)
 
 

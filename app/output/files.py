@@ -60,6 +60,15 @@ def partial_of(csv: Path) -> Path:
     return csv.with_name(csv.name + PARTIAL)
 
 
+def partials_in(directory: Path) -> dict[Path, RunName]:
+    """The CSVs without their final name, in order, and what their names say.
+
+    Those are of runs that are under way, were killed, or have left the rest of their end to the next run.
+    """
+    paths = sorted(directory.glob(f"expired_exams_*.csv{PARTIAL}"))
+    return {path: name for path in paths if (name := run_name(path.with_suffix(""))) and path.is_file()}
+
+
 def summary_of(csv: Path) -> Path:
     """Where the summary of a run is."""
     return csv.with_suffix(".json")

@@ -16,10 +16,9 @@ from app.logs import log_event, parse_timestamp, timestamp
 from app.model import Moment, Window
 from app.output.csv_report import HEADER
 from app.output.files import (
-    PARTIAL,
     RunName,
     partial_of,
-    run_name,
+    partials_in,
     summary_of,
     sync_directory,
     write_json,
@@ -52,10 +51,8 @@ def recover(directory: Path, record: Record | None, longest_call: float) -> Reco
     windows: list[Window] = []
     for draft in directory.glob("expired_exams_*.json.tmp"):
         draft.unlink()
-    for partial in sorted(directory.glob(f"expired_exams_*.csv{PARTIAL}")):
+    for partial, name in partials_in(directory).items():
         csv = partial.with_suffix("")
-        if not (name := run_name(csv)) or not partial.is_file():
-            continue
         if is_locked(partial):
             raise busy(directory)
         if csv.exists():

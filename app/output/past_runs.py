@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from app.exceptions import ExitCode
 from app.logs import parse_timestamp
+from app.output.files import partials_in, summary_of
+from app.output.lock import is_locked
 
 
 class LostWindow(NamedTuple):
@@ -65,6 +67,15 @@ def past_runs(directory: Path) -> tuple[list[PastRun], list[str]]:
                 " readable, or move it away."
             )
     return sorted(runs, key=lambda run: run.started), unreadable
+
+
+def without_summary(directory: Path) -> list[Path]:
+    """The CSVs of runs that have ended without a summary: the next run writes it, with the window of such a run."""
+    return [
+        partial
+        for partial in partials_in(directory)
+        if not is_locked(partial) and not summary_of(partial.with_suffix("")).exists() and partial.exists()
+    ]
 
 
 def unresolved(runs: Iterable[PastRun]) -> list[tuple[PastRun, LostWindow]]:

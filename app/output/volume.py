@@ -137,9 +137,13 @@ class VolumeReport(CsvReport):
             write_json(summary_of(self._csv), summary)
             self._has_summary = True
         except OSError as error:
-            raise OutputFailed(
-                f"{unusable(self._csv.parent, error)} Only the summary {summary_of(self._csv).name} is missing."
-            ) from None
+            raise OutputFailed(f"{unusable(self._csv.parent, error)} {self._without_summary()}") from None
+
+    def _without_summary(self) -> str:
+        name = summary_of(self._csv).name
+        if not self._record.last_lost:
+            return f"Only the summary {name} is missing."
+        return f"The summary {name} is missing: run the job again, so that it reports the window of the lost response."
 
     def publish(self) -> None:
         if self._record.last_lost and not self._has_summary:

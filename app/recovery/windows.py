@@ -3,8 +3,9 @@
 import logging
 from pathlib import Path
 
+from app.exceptions import TooEarly
 from app.logs import log_event, timestamp
-from app.output.past_runs import LostWindow, PastRun, past_runs, unresolved
+from app.output.past_runs import LostWindow, PastRun, past_runs, unresolved, without_summary
 from app.recovery.query import Period
 
 Unresolved = dict[Period, tuple[PastRun, LostWindow]]
@@ -12,14 +13,37 @@ Unresolved = dict[Period, tuple[PastRun, LostWindow]]
 
 
 def read_runs(directory: Path) -> tuple[list[PastRun], Unresolved]:
-    """The runs of a directory, oldest first, and their unresolved windows; logs where there are none."""
+    """The runs of a directory, oldest first, and their unresolved windows; logs where there are none.
+
+    Raises:
+        TooEarly: there are none, but the next run may report one.
+    """
     runs, unreadable = past_runs(directory)
     for sentence in unreadable:
         log_event(logging.WARNING, "ignored", sentence)
     windows = {Period(window.start, window.end): (run, window) for run, window in unresolved(runs)}
     if not windows:
+        if unreported := _unreported(directory):
+            raise TooEarly(unreported)
         log_event(logging.INFO, "resolved", "No window is unresolved: there is nothing to recover.")
     return runs, windows
+
+
+def warn_of_unreported(directory: Path) -> None:
+    """Log a warning if the next run may report a window."""
+    if unreported := _unreported(directory):
+        log_event(logging.WARNING, "killed_run", unreported)
+
+
+def _unreported(directory: Path) -> str:
+    """A sentence about runs whose windows only the next run reports; empty where there is none."""
+    if not (partials := without_summary(directory)):
+        return ""
+    names = ", ".join(partial.name for partial in partials)
+    return (
+        f"A run was killed, or could not write its summary ({names}): run the job again first; it reports the window,"
+        " if any."
+    )
 
 
 def shown(window: Period) -> str:

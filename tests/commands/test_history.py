@@ -121,9 +121,18 @@ def test_a_run_that_was_killed_and_not_followed_by_another_fails(volume: Path, h
     leave(volume, 26)
     name = "expired_exams_SBAC_PT_20260401T020000Z.csv.partial"
     (volume / name).touch()
-    code, lines = history()
+    (volume / "expired_exams_copy.csv.partial").touch()  # no run's
+    code, (_, _, line) = history()
     assert code == 1
-    assert lines[-1].startswith(f"{name} belongs to a run that was killed. Run again soon")
+    assert line.startswith(
+        f"{name} belongs to a run that was killed, or could not write its summary. Run the job again"
+    )
+    leave(volume, 2)
+    (newest,) = sorted(volume.glob("*.json"))[-1:]
+    (volume / name).rename(newest.with_suffix(".csv.partial"))
+    code, (_, _, _, line) = history()
+    assert code == 1
+    assert " belongs to a run that was killed, or could not rename it. " in line
 
 
 def test_a_run_that_is_under_way_is_fine(simulate: Simulate, jobs: Jobs, volume: Path, history: History) -> None:

@@ -195,6 +195,53 @@ def test_where_nothing_is_unresolved_nothing_is_done(volume: Path, recover: Reco
     assert (result.code, result.stdout, state(volume)) == (0, b"", before)
 
 
+PARTIAL = "expired_exams_SBAC_PT_20261122T030000Z.csv.partial"
+
+
+@pytest.mark.parametrize("action", [(), ("--found", "-"), ("--found", "-", "--unverified"), ("--acknowledge", "x")])
+def test_a_window_that_only_the_next_run_reports_is_waited_for(
+    volume: Path, recover: Recover, action: tuple[str, ...]
+) -> None:
+    leave(volume, lost=[])
+    (volume / PARTIAL).write_bytes(csv_bytes([HEADER, exam(3)]))
+    before = state(volume)
+    result = recover(*action)
+    assert (result.code, result.stdout, state(volume)) == (75, b"", before)
+    assert result.message == (
+        f"Ended with exit code 75: A run was killed, or could not write its summary ({PARTIAL}): run the job again"
+        " first; it reports the window, if any."
+    )
+
+
+@pytest.mark.parametrize("action", [(), ("--log", "-")])
+def test_what_can_be_recovered_before_the_next_run_is_recovered_with_a_warning(
+    volume: Path, recover: Recover, action: tuple[str, ...]
+) -> None:
+    leave(volume)
+    (volume / PARTIAL).touch()
+    log = f"2026-11-22T03:00:30.000Z ERROR   UNWRITTEN ROW {','.join(exam(3))}\n"
+    result = recover(*action, given=log.encode())
+    assert result.code == 0
+    (event,) = result.events("killed_run")
+    assert PARTIAL in event["message"]
+    assert result.stdout or (volume / PARTIAL.replace(".csv.partial", "_from_log.csv")).exists()
+
+
+@pytest.mark.parametrize("left", ["summary", "lock", "other name"])
+def test_a_csv_that_is_not_final_for_another_reason_is_not_waited_for(
+    volume: Path, recover: Recover, left: str
+) -> None:
+    leave(volume, lost=[])
+    partial = volume / (PARTIAL if left != "other name" else "expired_exams_copy.csv.partial")
+    with partial.open("w") as file:
+        if left == "lock":  # of a run that is under way
+            fcntl.flock(file, fcntl.LOCK_EX)
+        elif left == "summary":  # of a run that was killed after it had reported everything
+            leave(volume, PARTIAL.removesuffix(".csv.partial"), lost=[])
+        result = recover()
+    assert (result.code, result.message) == (0, "No window is unresolved: there is nothing to recover.")
+
+
 @pytest.mark.parametrize("limit", [0, 50])
 def test_a_full_disk_leaves_everything_as_it_was(volume: Path, recover: Recover, limit: int) -> None:
     leave(volume)

@@ -154,7 +154,7 @@ def test_rows_for_which_a_volume_has_no_room_go_to_the_log(simulate: Simulate, j
 
 
 def test_a_disk_without_room_even_for_the_summary_leaves_it_to_the_next_run_to_report_what_is_missing(
-    simulate: Simulate, run: Run, small_disk: Path
+    simulate: Simulate, run: Run, jobs: Jobs, small_disk: Path
 ) -> None:
     simulator = simulate()
     result = run(simulator, OUTPUT_DIR=str(small_disk))
@@ -162,9 +162,13 @@ def test_a_disk_without_room_even_for_the_summary_leaves_it_to_the_next_run_to_r
     assert each_exam_is_in_the_csv_or_in_the_log(simulator, result, partial.read_bytes())
     assert "Free disk space." in result.message
     assert set(content(small_disk)) == {partial.name}
+    (failure,) = result.events("output_failed")
+    assert "is missing: run the job again, so that it reports the window of the lost response." in failure["message"]
     subprocess.run(["mount", "-o", "remount,size=1m", str(small_disk)], check=True)
+    assert jobs.run({}, "recover", str(small_disk)).code == 75
     following = run(simulator, OUTPUT_DIR=str(small_disk))
     assert following.code == 65
+    assert jobs.run({}, "recover", str(small_disk)).code == 0
     (window,) = following.summary["lost"]
     assert holds(window, simulator.record[1]["changed"])
     assert json.loads(partial.with_suffix("").with_suffix(".json").read_bytes())["lost"] == [window]
