@@ -41,10 +41,9 @@ def _print_table(runs: list[PastRun]) -> None:
     for run in runs:
         bar = "#" * -(-run.exams * _BAR // most)
         print_line(_COLUMNS.format(*_cells(run, width), bar).rstrip())
-    for run in runs:
-        for window in run.lost:
-            if window.resolved:
-                print_line(f"From {timestamp(window.start)} to {timestamp(window.end)}: {window.resolved}.")
+    resolved = [window for run in runs for window in run.lost if window.resolved]
+    for start, end, how in dict.fromkeys((window.start, window.end, window.resolved) for window in resolved):
+        print_line(f"From {timestamp(start)} to {timestamp(end)}: {how}.")
 
 
 def _cells(run: PastRun, width: int) -> tuple[object, ...]:

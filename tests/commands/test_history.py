@@ -191,10 +191,15 @@ def test_a_window_in_two_summaries_is_named_once(volume: Path, history: History)
     assert sum(line.startswith("Unresolved") for line in lines) == 1
 
 
-def test_a_window_that_is_resolved_in_each_of_two_summaries_is_fine(volume: Path, history: History) -> None:
+def test_a_window_that_is_resolved_in_each_of_two_summaries_is_fine_and_named_once(
+    volume: Path, history: History
+) -> None:
     for hours_ago, code in (26, None), (2, 65):
-        leave(volume, hours_ago, exit_code=code, lost=[resolved(WINDOWS[0])])
-    assert history()[0] == 0
+        leave(volume, hours_ago, exit_code=code, lost=[*map(resolved, WINDOWS)])
+    code, lines = history()
+    assert code == 0
+    starts = [window["start"] for window in WINDOWS]
+    assert [start for line in lines for start in starts if start in line] == starts
 
 
 def test_resolved_windows_do_not_excuse_another_failure(volume: Path, history: History) -> None:
