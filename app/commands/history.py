@@ -106,7 +106,8 @@ def _last_runs(runs: list[PastRun], max_age: timedelta | None) -> Iterator[str]:
         elif max_age is not None and (age := now - (run.ended or run.started)) > max_age:
             yield (
                 f"The last run for {run.client_name} ended {age / timedelta(hours=1):,.1f} hours ago, more than the"
-                f" {max_age / timedelta(hours=1):g} of --max-age. Check why the scheduler has not started one since."
+                f" {max_age / timedelta(hours=1):g} of --max-age. Check the scheduler, and in the log of the job"
+                " whether a later run failed before it could begin."
             )
     if runs and not newest:
         yield "All runs started in the future: check the clocks."

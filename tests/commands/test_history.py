@@ -111,6 +111,9 @@ def test_a_last_run_that_is_too_long_ago_fails(volume: Path, history: History) -
     code, lines = history("--max-age", "26")
     assert code == 1
     assert "27.0 hours ago" in lines[-1]
+    assert lines[-1].endswith(
+        "Check the scheduler, and in the log of the job whether a later run failed before it could begin."
+    )
 
 
 def test_a_volume_without_any_run_fails(volume: Path, history: History) -> None:
