@@ -102,7 +102,8 @@ def _last_runs(runs: list[PastRun], max_age: timedelta | None) -> Iterator[str]:
     for run in newest.values():
         if not run.ended_well:
             how = "was killed" if run.exit_code is None else f"ended with exit code {run.exit_code}"
-            yield f"The last run for {run.client_name} {how}. {run.message}"
+            cure = "" if run.exit_code == ExitCode.RESPONSES_LOST else " Run the job again to clear this."
+            yield f"The last run for {run.client_name} {how}. {run.message}{cure}"
         elif max_age is not None and (age := now - (run.ended or run.started)) > max_age:
             yield (
                 f"The last run for {run.client_name} ended {age / timedelta(hours=1):,.1f} hours ago, more than the"

@@ -87,6 +87,8 @@ def test_a_last_run_that_did_not_end_well_fails(
     code, lines = history()
     assert code == 1
     assert sentence in lines[-1]
+    is_cured_by_a_run = changes["exit_code"] != 65  # of which the windows must be resolved
+    assert lines[-1].endswith(" Run the job again to clear this.") is is_cured_by_a_run
     leave(volume, 2)
     assert history()[0] == 0
 
