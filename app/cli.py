@@ -13,8 +13,9 @@ from app.commands.check import check
 from app.commands.history import history
 from app.commands.run import run
 from app.exceptions import ExitCode, Failure
-from app.heartbeat import ping
+from app.heartbeat import Monitor
 from app.logs import log, log_event
+from app.proctor.transport import tls_verify
 from app.settings import Configuration, Settings
 from app.signals import FIRST, Interrupted, Stop
 
@@ -81,7 +82,8 @@ def _with_settings(act: Callable[[Settings], int], stop: Stop) -> int:
         f"Ended with exit code {code}: nothing was expired. Fix the settings named above, in the environment, in"
         " secret files, or in .env in the working directory.",
     )
-    ping(configuration["HEARTBEAT_URL"].value, str(code), stop, ended_by=FIRST)
+    verify = tls_verify(configuration["TLS_VERIFY"].value, configuration["TLS_CA_FILE"].value)
+    Monitor(configuration["HEARTBEAT_URL"].value, verify).ping(str(code), stop, ended_by=FIRST)
     return code
 
 

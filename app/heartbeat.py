@@ -2,6 +2,7 @@
 
 import logging
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 from app.logs import log_event
@@ -11,33 +12,32 @@ from app.signals import Stop
 _SECONDS = 10
 
 
-def ping(
-    heartbeat_url: str | None,
-    what: str,
-    stop: Stop,
-    summary: dict[str, Any] | None = None,
-    *,
-    verify: bool | str = True,
-    ended_by: int,
-) -> None:
-    """POST to HEARTBEAT_URL/`what`: `start`, or the exit code with the summary. The URL is a secret: never logged.
+@dataclass(frozen=True, repr=False)  # no repr: the URL is a secret, and never logged
+class Monitor:
+    """The monitor at HEARTBEAT_URL, if there is one, and how its certificate is verified, as in requests."""
 
-    Raises:
-        Interrupted: the signal `ended_by` was received.
-    """
-    if not heartbeat_url:
-        return
-    base, mark, query = heartbeat_url.partition("?")
-    target = f"{base.rstrip('/')}/{what}{mark}{query}"
-    try:
-        with closing(Transport(stop, _SECONDS, _SECONDS, verify)) as transport:
-            response = transport.send(transport.prepare("POST", target, json=summary), ended_by=ended_by)
-        problem = "" if 200 <= response.status < 300 else f"it responded {response.status}"
-    except Exception as error:
-        problem = type(error).__name__  # its text may hold the URL
-    if problem:
-        log_event(
-            logging.WARNING,
-            "heartbeat",
-            f"The monitor at HEARTBEAT_URL could not be pinged with {what!r}: {problem}. The run is not affected.",
-        )
+    url: str | None
+    verify: bool | str
+
+    def ping(self, what: str, stop: Stop, summary: dict[str, Any] | None = None, *, ended_by: int) -> None:
+        """POST to HEARTBEAT_URL/`what`: `start`, or the exit code with the summary.
+
+        Raises:
+            Interrupted: the signal `ended_by` was received.
+        """
+        if not self.url:
+            return
+        base, mark, query = self.url.partition("?")
+        target = f"{base.rstrip('/')}/{what}{mark}{query}"
+        try:
+            with closing(Transport(stop, _SECONDS, _SECONDS, self.verify)) as transport:
+                response = transport.send(transport.prepare("POST", target, json=summary), ended_by=ended_by)
+            problem = "" if 200 <= response.status < 300 else f"it responded {response.status}"
+        except Exception as error:
+            problem = type(error).__name__  # its text may hold the URL
+        if problem:
+            log_event(
+                logging.WARNING,
+                "heartbeat",
+                f"The monitor at HEARTBEAT_URL could not be pinged with {what!r}: {problem}. The run is not affected.",
+            )

@@ -10,6 +10,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from app.simulator import Scenario, Simulator
+from tests.certificates import Authority
 from tests.servers import responding, response, serving
 from tests.support import QUICK, Jobs, Result, Serve
 
@@ -61,6 +62,11 @@ def serve() -> Iterator[Serve]:
             return stack.enter_context(serving(responding(response(status, body, **headers)))).url
 
         yield start
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from app.simulator import Simulator
+from tests.certificates import Authority
 from tests.servers import Connection, Server, responding, response, serving
 from tests.support import Result, Run, Simulate, expired
 
@@ -55,6 +56,31 @@ def test_the_monitor_is_informed_of_settings_that_are_wrong(simulate: Simulate, 
         result = run(simulate(), HEARTBEAT_URL=url_of(monitor), MAX_ATTEMPTS="many")
     assert result.code == 78
     assert [path for path, _ in pings(monitor)] == [f"/ping/{SECRET}/78"]
+
+
+@pytest.mark.parametrize("trust", ["TLS_CA_FILE", "SSL_CERT_FILE", "TLS_VERIFY"])
+@pytest.mark.parametrize(("change", "paths"), [({}, ["start", "0"]), ({"MAX_ATTEMPTS": "many"}, ["78"])])
+def test_a_monitor_with_a_certificate_of_your_own_authority_is_informed_of_every_end(
+    simulate: Simulate, run: Run, authority: Authority, trust: str, change: dict[str, str], paths: list[str]
+) -> None:
+    settings = {trust: "false" if trust == "TLS_VERIFY" else authority.file}
+    with serving(GOOD, tls=authority.context()) as monitor:
+        url = url_of(monitor).replace("http", "https")
+        result = run(simulate(exams=0), HEARTBEAT_URL=url, **settings, **change)
+    assert str(result.code) == paths[-1]
+    assert [path.rpartition("/")[2] for path, _ in pings(monitor)] == paths
+    assert result.events("heartbeat") == []
+
+
+@pytest.mark.parametrize("name", ["TLS_CA_FILE", "REQUESTS_CA_BUNDLE"])
+def test_the_monitor_is_informed_of_ca_certificates_that_cannot_be_read(
+    simulate: Simulate, run: Run, authority: Authority, name: str
+) -> None:
+    by_default = {"SSL_CERT_FILE": authority.file}  # is what OpenSSL takes for the system's
+    with serving(GOOD, tls=authority.context()) as monitor:
+        url = url_of(monitor).replace("http", "https")
+        result = run(simulate(), HEARTBEAT_URL=url, **by_default, **{name: "/does/not/exist.pem"})
+    assert (result.code, [path for path, _ in pings(monitor)]) == (78, [f"/ping/{SECRET}/78"])
 
 
 def test_the_monitor_is_informed_of_output_that_cannot_be_written(simulate: Simulate, run: Run, tmp_path: Path) -> None:

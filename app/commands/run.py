@@ -8,7 +8,7 @@ from signal import Signals
 from app import __version__
 from app.exceptions import Ending, Failure, Outcome, OutputFailed
 from app.expire import expire_all
-from app.heartbeat import ping
+from app.heartbeat import Monitor
 from app.logs import log, log_event
 from app.output.csv_report import CsvReport
 from app.output.summary import Summary
@@ -24,6 +24,7 @@ def run(settings: Settings, stop: Stop) -> int:
     """Expire all overdue exams and report them. Returns the exit code; raises nothing."""
     summary = Summary(settings.client_name, settings.proctor_url)
     stop.on_first = lambda signum: _announce(signum, settings)
+    monitor = Monitor(settings.heartbeat_url, tls_verify(settings.tls_verify, settings.tls_ca_file))
     report = CsvReport(1, "stdout", stop)
     seconds_at_work = 0.0
     with ExitStack() as held:
@@ -38,7 +39,7 @@ def run(settings: Settings, stop: Stop) -> int:
             else:
                 report.open()
             with suppress(Interrupted):  # checked again before the first call
-                ping(settings.heartbeat_url, "start", stop, verify=tls_verify(settings), ended_by=FIRST)
+                monitor.ping("start", stop, ended_by=FIRST)
             _log_start(settings, report)
             _wait_for_earlier_call(seconds_at_work, stop)
             with closing(Transport.from_settings(settings, stop)) as transport:
@@ -52,20 +53,20 @@ def run(settings: Settings, stop: Stop) -> int:
         except Exception as error:
             log.exception("This is a bug; please report it.")
             ending = Ending(Outcome.FAILED, Failure(f"A bug ended the run ({type(error).__name__})."))
-        return _conclude(ending, settings, report, summary, stop)
+        summary.end(ending, fail_on_no_progress=settings.fail_on_no_progress)
+        return _conclude(report, summary, monitor, stop)
 
 
-def _conclude(ending: Ending, settings: Settings, report: CsvReport, summary: Summary, stop: Stop) -> int:
+def _conclude(report: CsvReport, summary: Summary, monitor: Monitor, stop: Stop) -> int:
     """Close the CSV, keep the summary, report to the monitor, and only then give the CSV its final name."""
-    summary.end(ending, fail_on_no_progress=settings.fail_on_no_progress)
     _finish(report.close, summary)
     _finish(lambda: report.save(summary.as_object()), summary)
     summary.log_end()
     code = summary.exit_code
-    _ping_end(settings, summary, stop)
+    _ping_end(monitor, summary, stop)
     _finish(report.publish, summary)
     if summary.exit_code != code:
-        _ping_end(settings, summary, stop)
+        _ping_end(monitor, summary, stop)
     return summary.exit_code
 
 
@@ -78,10 +79,9 @@ def _finish(step: Callable[[], None], summary: Summary) -> None:
         summary.end(Ending(Outcome.FAILED, failure))
 
 
-def _ping_end(settings: Settings, summary: Summary, stop: Stop) -> None:
-    code, verify = str(summary.exit_code), tls_verify(settings)
+def _ping_end(monitor: Monitor, summary: Summary, stop: Stop) -> None:
     with suppress(Interrupted):
-        ping(settings.heartbeat_url, code, stop, summary.as_object(), verify=verify, ended_by=SECOND)
+        monitor.ping(str(summary.exit_code), stop, summary.as_object(), ended_by=SECOND)
 
 
 def _log_start(settings: Settings, report: CsvReport) -> None:

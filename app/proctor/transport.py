@@ -46,7 +46,7 @@ class Transport:
     take credentials from ~/.netrc over the token.
     """
 
-    def __init__(self, stop: Stop, connect_timeout: float, read_timeout: float, verify: bool | str = True) -> None:
+    def __init__(self, stop: Stop, connect_timeout: float, read_timeout: float, verify: bool | str) -> None:
         """Timeouts are in seconds, that for reading is for a complete response; `verify` is as in requests."""
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
@@ -59,7 +59,9 @@ class Transport:
     @classmethod
     def from_settings(cls, settings: Settings, stop: Stop) -> Self:
         """The transport that the settings ask for."""
-        return cls(stop, settings.connect_timeout, settings.read_timeout, tls_verify(settings))
+        return cls(
+            stop, settings.connect_timeout, settings.read_timeout, tls_verify(settings.tls_verify, settings.tls_ca_file)
+        )
 
     @property
     def sent(self) -> bool:
@@ -153,9 +155,12 @@ def _body(received: requests.Response) -> bytes:
     return bytes(body)
 
 
-def tls_verify(settings: Settings) -> bool | str:
-    """What to check certificates with: nothing, a file of CA certificates, or (True) those that come with requests."""
-    if not settings.tls_verify:
+def tls_verify(verify: bool, ca_file: str | None) -> bool | str:
+    """What to check certificates with, by TLS_VERIFY and TLS_CA_FILE.
+
+    Nothing, a file of CA certificates, or (True) those that come with requests.
+    """
+    if not verify:
         urllib3.disable_warnings()
         return False
-    return settings.tls_ca_file or ssl.get_default_verify_paths().cafile or True
+    return ca_file or ssl.get_default_verify_paths().cafile or True

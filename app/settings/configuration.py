@@ -147,12 +147,13 @@ def _inherit_ca_bundle(variables: Mapping[str, str], configuration: Configuratio
         return
     for variable in CA_VARIABLES:
         if path := variables.get(variable):
-            configuration.found["TLS_CA_FILE"] = Setting(path, path, variable)
             try:
                 if not os.path.isdir(path):
                     parsers.ca_file(path)
             except ValueError as error:
                 configuration.problems.append(f"{variable} {error}. Fix it, or set TLS_CA_FILE.")
+            else:
+                configuration.found["TLS_CA_FILE"] = Setting(path, path, variable)
             return
 
 
