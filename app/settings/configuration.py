@@ -24,6 +24,12 @@ from app.settings.sources import Dotenv, Sources, read_dotenv, unquoted
 SECRETS_DIR = Path("/run/secrets")
 DOTENV = Path(".env")
 
+_EXPOSED_BY_HTTP = {
+    "PROCTOR_URL": "the credentials cross",
+    "AUTH_URL": "the credentials cross",
+    "HEARTBEAT_URL": "its path, with which anybody can report runs, crosses",
+}
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -175,8 +181,8 @@ def _validate(configuration: Configuration) -> None:
     if not found["TLS_VERIFY"].value:
         warnings.append("TLS_VERIFY is off: anyone on the network path can read the password and the token.")
     warnings += [
-        f"{name} is http: the credentials cross the network unencrypted."
-        for name in ("PROCTOR_URL", "AUTH_URL")
+        f"{name} is http: {exposed} the network unencrypted."
+        for name, exposed in _EXPOSED_BY_HTTP.items()
         if (url := found[name].value) and urlsplit(url).scheme == "http" and not _is_loopback(url)
     ]
     if client_name and "." in client_name:

@@ -12,6 +12,7 @@ from tests.settings.places import REQUIRED, SECRET, SECRETS, Places, everything_
 from tests.support import ROOT
 
 DAY = 86_400  # seconds
+SECRET_PATH = "0d2c-5ecret"
 
 
 @pytest.mark.parametrize(
@@ -234,6 +235,7 @@ def test_a_proctor_url_with_too_much_in_it_is_refused(places: Places, text: str,
         ({"TLS_VERIFY": "off"}, "TLS_VERIFY is off"),
         ({"PROCTOR_URL": "http://proctor.example.org"}, "PROCTOR_URL is http"),
         ({"AUTH_URL": "http://sso.example.org/token"}, "AUTH_URL is http"),
+        ({"HEARTBEAT_URL": f"http://hc.example.org/{SECRET_PATH}"}, "HEARTBEAT_URL is http"),
         ({"CLIENT_NAME": "SBAC.PT"}, "CLIENT_NAME contains a dot"),
         ({"CLIENT_NAME": "SBAC PT"}, "CLIENT_NAME contains a space"),
     ],
@@ -241,11 +243,13 @@ def test_a_proctor_url_with_too_much_in_it_is_refused(places: Places, text: str,
 def test_what_is_doubtful_is_warned_of(places: Places, environment: dict[str, str], hint: str) -> None:
     (warning,) = places.read(**environment).warnings
     assert hint in warning
+    assert SECRET_PATH not in warning
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:8080", "[::1]:8080"])
 def test_http_on_this_machine_is_not_warned_of(places: Places, host: str) -> None:
-    assert places.read(PROCTOR_URL=f"http://{host}", AUTH_URL=f"http://{host}/token").warnings == []
+    urls = dict.fromkeys(("PROCTOR_URL", "AUTH_URL", "HEARTBEAT_URL"), f"http://{host}/path")
+    assert places.read(**urls).warnings == []
 
 
 @pytest.mark.parametrize("name", SECRETS)
