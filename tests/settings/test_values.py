@@ -15,27 +15,27 @@ DAY = 86_400  # seconds
 SECRET_PATH = "0d2c-5ecret"
 
 
-@pytest.mark.parametrize(
-    ("name", "default"),
-    [
-        ("AUTH_GRANT_TYPE", "password"),
-        ("AUTH_CLIENT_AUTH", "post"),
-        ("AUTH_SCOPE", None),
-        ("TLS_VERIFY", True),
-        ("TLS_CA_FILE", None),
-        ("CONNECT_TIMEOUT", 10),
-        ("READ_TIMEOUT", 300),
-        ("MAX_ATTEMPTS", 10),
-        ("MAX_WAIT", 300),
-        ("MAX_LOST_RESPONSES", 2),
-        ("MAX_RUNTIME", 0),
-        ("FAIL_ON_NO_PROGRESS", False),
-        ("OUTPUT_DIR", None),
-        ("LOG_LEVEL", "INFO"),
-        ("LOG_FORMAT", "text"),
-        ("HEARTBEAT_URL", None),
-    ],
-)
+DEFAULTS = {
+    "AUTH_GRANT_TYPE": "password",
+    "AUTH_CLIENT_AUTH": "post",
+    "AUTH_SCOPE": None,
+    "TLS_VERIFY": True,
+    "TLS_CA_FILE": None,
+    "CONNECT_TIMEOUT": 10,
+    "READ_TIMEOUT": 300,
+    "MAX_ATTEMPTS": 10,
+    "MAX_WAIT": 300,
+    "MAX_LOST_RESPONSES": 2,
+    "MAX_RUNTIME": 0,
+    "FAIL_ON_NO_PROGRESS": False,
+    "OUTPUT_DIR": None,
+    "LOG_LEVEL": "INFO",
+    "LOG_FORMAT": "text",
+    "HEARTBEAT_URL": None,
+}
+
+
+@pytest.mark.parametrize(("name", "default"), DEFAULTS.items())
 @pytest.mark.parametrize("left_out", [None, ""])
 def test_a_setting_left_out_or_empty_has_its_default(
     places: Places, name: str, default: object, left_out: str | None
@@ -288,3 +288,22 @@ def test_the_example_shows_the_defaults() -> None:
     shown = dict(re.findall(r"^#([A-Z_]+)=(.+)$", example, re.MULTILINE))
     defaults = {name: declaration.default for name, declaration in DECLARATIONS.items() if declaration.default}
     assert {name: text for name, text in shown.items() if name in NAMES} == defaults
+
+
+def test_every_setting_is_in_the_table_of_defaults_above() -> None:
+    assert {*DEFAULTS, *REQUIRED} == set(NAMES)
+
+
+def test_every_setting_is_in_the_readme_with_its_default() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    listed: dict[str, str] = {}
+    for names, default in re.findall(r"^\| `([A-Z_`, ]+)` \| ([^|]*) \|.*\|$", readme, re.MULTILINE):
+        each = names.split("`, `")
+        defaults = default.split(", ") if ", " in default else [default] * len(each)
+        listed.update(zip(each, defaults, strict=True))
+    for name, declaration in DECLARATIONS.items():
+        if declaration.default == "":  # in words, such as "none" or "required for `password`"
+            assert re.match("[a-z]+", listed[name])
+            assert listed[name] != "required"
+        else:
+            assert listed[name] == (f"`{declaration.default}`" if declaration.default else "required")
