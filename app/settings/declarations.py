@@ -34,7 +34,7 @@ def _optional(parse: Callable[[str], T], *, secret: bool = False) -> T | None:
     return declared
 
 
-def _with_default(default: str, parse: Callable[[str], T]) -> T:
+def _with_default(parse: Callable[[str], T], default: str) -> T:
     declared: T = field(metadata={"declaration": Declaration(parse, default, secret=False)})
     return declared
 
@@ -50,23 +50,23 @@ class Settings:
     auth_client_secret: str = _required(str, secret=True)
     auth_username: str | None = _optional(parsers.text)
     auth_password: str | None = _optional(str, secret=True)
-    auth_grant_type: str = _with_default("password", parsers.choice("password", "client_credentials"))
-    auth_client_auth: str = _with_default("post", parsers.choice("post", "basic"))
+    auth_grant_type: str = _with_default(parsers.choice("password", "client_credentials"), "password")
+    auth_client_auth: str = _with_default(parsers.choice("post", "basic"), "post")
     auth_scope: str | None = _optional(parsers.text)
-    tls_verify: bool = _with_default("true", parsers.truth)
+    tls_verify: bool = _with_default(parsers.truth, "true")
     tls_ca_file: str | None = _optional(parsers.ca_file)
-    connect_timeout: float = _with_default("10", parsers.number(float, 0.001, _DAY))
-    read_timeout: float = _with_default("300", parsers.number(float, 0.001, _DAY))
+    connect_timeout: float = _with_default(parsers.number(float, 0.001, _DAY), "10")
+    read_timeout: float = _with_default(parsers.number(float, 0.001, _DAY), "300")
     # Together more than eight minutes of patience (1 + 2 + 4 + … + 256 s): a restart of OpenAM takes minutes. And a
     # lost response is followed by a wait of READ_TIMEOUT, in which Proctor ends its work on that call.
-    max_attempts: int = _with_default("10", parsers.number(int, 1, 1000))
-    max_wait: float = _with_default("300", parsers.number(float, 0, _DAY))
-    max_lost_responses: int = _with_default("2", parsers.number(int, 0, 1000))
-    max_runtime: float = _with_default("0", parsers.number(float, 0, 7 * _DAY))
-    fail_on_no_progress: bool = _with_default("false", parsers.truth)
+    max_attempts: int = _with_default(parsers.number(int, 1, 1000), "10")
+    max_wait: float = _with_default(parsers.number(float, 0, _DAY), "300")
+    max_lost_responses: int = _with_default(parsers.number(int, 0, 1000), "2")
+    max_runtime: float = _with_default(parsers.number(float, 0, 7 * _DAY), "0")
+    fail_on_no_progress: bool = _with_default(parsers.truth, "false")
     output_dir: Path | None = _optional(parsers.directory)  # noqa: RUF009 - it returns a field
-    log_level: str = _with_default("INFO", parsers.choice("DEBUG", "INFO", "WARNING", "ERROR"))
-    log_format: str = _with_default("text", parsers.choice("text", "json"))
+    log_level: str = _with_default(parsers.choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")
+    log_format: str = _with_default(parsers.choice("text", "json"), "text")
     heartbeat_url: str | None = _optional(parsers.url, secret=True)
 
     @property
