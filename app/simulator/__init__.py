@@ -5,10 +5,10 @@ takes, what it returns, how callers are rejected. It fails on demand, by a scrip
 record of every call: what it changed and when, and whether the response was sent completely.
 """
 
-from app.simulator.faults import FAULTS, LATE_FAULTS, RANDOM_FAULTS
+from app.simulator.faults import FAULTS_HELP, LATE_FAULTS, RANDOM_FAULTS
 from app.simulator.scenario import Scenario
 from app.simulator.server import Simulator
 from app.simulator.service import Outcome
-from app.simulator.tokens import TOKEN_FAULTS
+from app.simulator.tokens import TOKEN_FAULTS_HELP
 
-__all__ = ["FAULTS", "LATE_FAULTS", "RANDOM_FAULTS", "TOKEN_FAULTS", "Outcome", "Scenario", "Simulator"]
+__all__ = ["FAULTS_HELP", "LATE_FAULTS", "RANDOM_FAULTS", "TOKEN_FAULTS_HELP", "Outcome", "Scenario", "Simulator"]

@@ -4,7 +4,7 @@ import argparse
 import sys
 import threading
 
-from app.simulator import FAULTS, TOKEN_FAULTS, Scenario, Simulator
+from app.simulator import FAULTS_HELP, TOKEN_FAULTS_HELP, Scenario, Simulator
 
 _FIELDS = (
     "exams not_due limit client_name latency late_seconds empty_list older_methods sign_in token_endpoint token_seconds"
@@ -22,7 +22,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m app.simulator",
         description="An embedded Proctor with its token endpoint, for tests. Prints the settings that lead a run to it,"
         " and serves until it is stopped.",
-        epilog=f"{FAULTS}\n{TOKEN_FAULTS}",
+        epilog=f"{FAULTS_HELP}\n{TOKEN_FAULTS_HELP}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument

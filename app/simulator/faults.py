@@ -36,7 +36,7 @@ def named(name: str) -> Fault:
     Raises:
         ValueError: there is none.
     """
-    if fault := NAMED.get(name):
+    if fault := FAULTS.get(name):
         return fault
     if not (match := re.fullmatch(r"(\d{3})(?:-(slow|after|half|late))?(?::(\w+))?", name)):
         raise ValueError(f"{name!r} is not a fault")
@@ -149,12 +149,12 @@ def _malformed_records(body: bytes) -> bytes:
     return json.dumps(content).encode()
 
 
-def _all(text: str, respond: Callable[["Call"], None]) -> Fault:
+def _after_work(text: str, respond: Callable[["Call"], None]) -> Fault:
     return Fault(text, respond, "all")
 
 
-NAMED = {
-    "ok": _all("no fault", _body(lambda body: body)),
+FAULTS = {
+    "ok": _after_work("no fault", _body(lambda body: body)),
     "token-expired": Fault("400 invalid_grant: the token has expired", _token_expired),
     "foreign-audience": Fault(
         "403 access_denied of Proctor", _sends(lambda call: responses.foreign_audience(call.accept))
@@ -182,44 +182,46 @@ NAMED = {
     "repeat": Fault("the response before this one again", lambda call: call.send(call.ok(call.simulator.repeated()))),
     "reset-before": Fault("the connection is reset", lambda call: call.reset()),
     "silence-before": Fault("no response until the client gives up", lambda call: call.silence()),
-    "reset-after": _all("the connection is reset", lambda call: call.reset()),
-    "silence-after": _all("no response until the client gives up", lambda call: call.silence()),
-    "varnish-after": _all("Varnish's 503, with its marks", _sends(lambda _: gateways.varnish())),
-    "envoy-after": _all(
+    "reset-after": _after_work("the connection is reset", lambda call: call.reset()),
+    "silence-after": _after_work("no response until the client gives up", lambda call: call.silence()),
+    "varnish-after": _after_work("Varnish's 503, with its marks", _sends(lambda _: gateways.varnish())),
+    "envoy-after": _after_work(
         "Envoy's 503: connection termination", _sends(lambda _: gateways.envoy(gateways.CONNECTION_TERMINATION))
     ),
     "maintenance-200": _maintenance(200),
     "maintenance-429": _maintenance(429),
     "maintenance-500": _maintenance(500),
     "maintenance-503": _maintenance(503),
-    "cut-status": _all("the connection ends within the status line", _cut(lambda good: good.head()[:12])),
-    "cut-lines": _all("the connection ends after a header line", _cut(_head_line)),
-    "cut-head": _all(
+    "cut-status": _after_work("the connection ends within the status line", _cut(lambda good: good.head()[:12])),
+    "cut-lines": _after_work("the connection ends after a header line", _cut(_head_line)),
+    "cut-head": _after_work(
         "the connection ends within a header line", _cut(lambda good: good.head()[: len(good.head()) // 2])
     ),
-    "cut-blank": _all(
+    "cut-blank": _after_work(
         "the connection ends before the empty line after the headers", _cut(lambda good: good.head()[:-2])
     ),
-    "cut-body": _all(
+    "cut-body": _after_work(
         "the connection ends within a chunk", _cut(lambda good: good.head() + good.payload[: len(good.payload) // 2])
     ),
-    "cut-chunk": _all("the connection ends before the last chunk", _cut(lambda good: good.head() + good.payload[:-5])),
-    "cut-length": _all("the connection ends before Content-Length is reached", _cut_length),
-    "cut-gzip": _all("a gzip stream that ends too early", _cut_gzip),
-    "drip": _all("a response that never ends, a byte now and then", _drip),
-    "close": _all("a good response, then the connection is closed unannounced", _close),
-    "early-hints": _all("an interim response 103, then a good one", _early_hints),
-    "hold": _all("a good response once `release` is set (for tests)", _hold),
-    "html": _all("200 with a page", _sends(lambda _: gateways.page(200))),
-    "not-json": _all("200 with JSON that is cut short", _body(lambda body: body[:-1])),
-    "not-utf8": _all(
+    "cut-chunk": _after_work(
+        "the connection ends before the last chunk", _cut(lambda good: good.head() + good.payload[:-5])
+    ),
+    "cut-length": _after_work("the connection ends before Content-Length is reached", _cut_length),
+    "cut-gzip": _after_work("a gzip stream that ends too early", _cut_gzip),
+    "drip": _after_work("a response that never ends, a byte now and then", _drip),
+    "close": _after_work("a good response, then the connection is closed unannounced", _close),
+    "early-hints": _after_work("an interim response 103, then a good one", _early_hints),
+    "hold": _after_work("a good response once `release` is set (for tests)", _hold),
+    "html": _after_work("200 with a page", _sends(lambda _: gateways.page(200))),
+    "not-json": _after_work("200 with JSON that is cut short", _body(lambda body: body[:-1])),
+    "not-utf8": _after_work(
         "200 with a byte that is not UTF-8", _body(lambda body: body.replace(b"SBAC-Perf-ELA-3", b"SBAC-Perf-\xc9LA-3"))
     ),
-    "no-flag": _all(
+    "no-flag": _after_work(
         "200 without additionalExamsToExpire", _body(lambda body: body.replace(b"additionalExamsToExpire", b"more"))
     ),
-    "odd-records": _all("200 with malformed records among the good ones", _body(_malformed_records)),
-    "huge": _all("200 with 50 MB of spaces at its end", _body(lambda body: body + b" " * 50_000_000)),
+    "odd-records": _after_work("200 with malformed records among the good ones", _body(_malformed_records)),
+    "huge": _after_work("200 with 50 MB of spaces at its end", _body(lambda body: body + b" " * 50_000_000)),
 }
 
 RANDOM_FAULTS = (
@@ -234,10 +236,10 @@ LATE_FAULTS = "503-late 429-late 503-late:0 maintenance-503 maintenance-429".spl
 
 
 def _lines(work: Work) -> str:
-    return "".join(f"  {name:<17} {fault.text}\n" for name, fault in NAMED.items() if fault.work == work)
+    return "".join(f"  {name:<17} {fault.text}\n" for name, fault in FAULTS.items() if fault.work == work)
 
 
-FAULTS = f"""\
+FAULTS_HELP = f"""\
 A fault is a status or a name.
   STATUS            before any work: Proctor's own 401 and 500, a gateway's page for others
   STATUS-slow       the same, late (see --late-seconds)

@@ -53,11 +53,11 @@ class Scenario:
     )
 
     faults: list[str] = field(default_factory=list)
-    """One for each expire call, in this order; see `FAULTS`."""
+    """One for each expire call, in this order; see `FAULTS_HELP`."""
     fault_rate: float = 0.0
     """The share of further calls that meet a random fault."""
     token_faults: list[str] = field(default_factory=list)
-    """One for each token request, in this order; see `TOKEN_FAULTS`."""
+    """One for each token request, in this order; see `TOKEN_FAULTS_HELP`."""
 
     def __post_init__(self) -> None:
         self.faults, self.token_faults = list(self.faults), list(self.token_faults)

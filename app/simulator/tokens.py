@@ -25,7 +25,7 @@ OAUTH_ERRORS = (
     "server_error temporarily_unavailable invalid_grant invalid_client invalid_scope unauthorized_client"
 ).split()
 
-TOKEN_FAULTS = """\
+TOKEN_FAULTS_HELP = """\
 A fault of the token endpoint is one of
   ok                            none
   STATUS, STATUS:SECONDS        a page with that status, with Retry-After if SECONDS (or `date`) are given

@@ -9,8 +9,8 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 
-from app.simulator import FAULTS, LATE_FAULTS, RANDOM_FAULTS, TOKEN_FAULTS, Scenario, Simulator
-from app.simulator.faults import NAMED, named
+from app.simulator import FAULTS_HELP, LATE_FAULTS, RANDOM_FAULTS, TOKEN_FAULTS_HELP, Scenario, Simulator
+from app.simulator.faults import FAULTS, named
 from tests.simulator.client import Watch, Watched, bearer, expire, left, numbers, outcome
 
 EXAMS = 20
@@ -206,10 +206,10 @@ def test_a_scenario_with_a_fault_that_does_not_exist_is_refused(fault: str) -> N
 
 
 def test_every_fault_has_a_line_in_the_help() -> None:
-    lines = [line.split()[0] for line in FAULTS.splitlines()]
+    lines = [line.split()[0] for line in FAULTS_HELP.splitlines()]
     assert lines.count("ok") == 1
-    assert set(NAMED) <= set(lines)
-    assert max(map(len, (FAULTS + TOKEN_FAULTS).splitlines())) <= 120
+    assert set(FAULTS) <= set(lines)
+    assert max(map(len, (FAULTS_HELP + TOKEN_FAULTS_HELP).splitlines())) <= 120
     assert all(named(fault) for fault in (*RANDOM_FAULTS, *LATE_FAULTS))
 
 
