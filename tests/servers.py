@@ -35,6 +35,8 @@ class Connection:
 
     def __init__(self, sock: socket.socket, requests: list[Request]) -> None:
         self.socket = sock
+        self.relayed = False
+        """Whether its bytes go on unread, so that no request in them is kept."""
         self._file = sock.makefile("rb")
         self._requests = requests
 
@@ -71,16 +73,21 @@ class Connection:
         self.socket.close()
 
 
-class Server(NamedTuple):
+class Server:
     """What a running server has received."""
 
-    port: int
-    requests: list[Request]
-    connections: list[Connection]
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self._requests: list[Request] = []
+        self.connections: list[Connection] = []
 
     @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+    def requests(self) -> list[Request]:
+        """The requests, which a server that relays its connections does not know."""
+        if any(connection.relayed for connection in self.connections):
+            raise RuntimeError("a server that relays its connections does not read the requests")
+        return self._requests
 
 
 ServeConnection = Callable[[Connection], None]
@@ -94,7 +101,7 @@ def serving(serve: ServeConnection, tls: ssl.SSLContext | None = None) -> Iterat
     class Handler(BaseRequestHandler):
         def handle(self) -> None:
             with suppress(OSError):  # the client may go away
-                connection = Connection(_secured(self.request, tls), running.requests)
+                connection = Connection(_secured(self.request, tls), running._requests)
                 running.connections.append(connection)
                 try:
                     serve(connection)
@@ -104,7 +111,7 @@ def serving(serve: ServeConnection, tls: ssl.SSLContext | None = None) -> Iterat
     with ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
         server.block_on_close = False
-        running = Server(server.server_address[1], [], [])
+        running = Server(server.server_address[1])
         Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield running
         server.shutdown()
@@ -159,6 +166,7 @@ def relaying(port: int, welcome: bytes = b"") -> ServeConnection:
     """Hand a connection on to another port; as a proxy does, after the response to a CONNECT."""
 
     def serve(connection: Connection) -> None:
+        connection.relayed = True
         if welcome:
             while not connection.socket.recv(65536).endswith(b"\r\n\r\n"):
                 pass
