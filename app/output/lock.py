@@ -4,6 +4,7 @@ The lock is released by the system when its process ends, however that ends. The
 when exams may be missing from the CSV of the run under way, and since when Proctor may be at work for it.
 """
 
+import errno
 import json
 import os
 import sys
@@ -109,17 +110,15 @@ class Lock:
         return Record.from_line(self._file.read(_LONGEST_RECORD).partition(b"\n")[0])
 
     def write(self, record: Record) -> None:
-        """Replace the record, or leave none where that fails: it only widens the window of a killed run.
+        """Replace the record.
 
         Raises:
-            OSError: neither is possible, and the former record stays.
+            OSError: it could not be written. What is there then is the former one, or none that can be read.
         """
         line = record.to_line()
-        with suppress(OSError):
-            self._file.seek(0)
-            if self._file.write(line) == len(line):
-                return
-        self._file.truncate(0)
+        self._file.seek(0)
+        if self._file.write(line) != len(line):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), LOCK)
 
 
 def busy(directory: Path) -> Busy:

@@ -292,48 +292,35 @@ def test_a_final_name_that_cannot_be_given_is_left_to_the_next_run(
     assert next_run.summary["lost"] == result.summary["lost"]
 
 
-@pytest.mark.parametrize("write", ["refuse", "lambda self, data: real.write(self, data[: len(data) // 2])"])
-def test_a_record_of_the_call_that_cannot_be_written_stops_nothing(
-    simulate: Simulate, jobs: Jobs, volume: Path, tmp_path: Path, write: str
+@pytest.mark.parametrize("fail", ["refuse()", "real.write(self, data[:5])"])
+def test_no_call_is_made_that_is_not_on_record(
+    simulate: Simulate, jobs: Jobs, run: Run, volume: Path, tmp_path: Path, fail: str
 ) -> None:
-    """It only widens the window of a killed run."""
+    write = f"lambda self, data: {fail} if b'\"unreported\": true' in data else real.write(self, data)"
     simulator = simulate()
     settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume)}
     result = jobs.run(settings | sabotaged(tmp_path, writing_records_by(write)))
-    assert result.code == 0
+    assert result.code == 74
+    assert simulator.record == []
+    assert "No further call is made." in result.message
+    assert run(simulator, OUTPUT_DIR=str(volume)).code == 0
     assert all_ids(volume) == sorted(expired(simulator))
 
 
 @pytest.mark.parametrize("fail", ["refuse()", "real.write(self, data[:5])"])
-def test_the_call_of_a_killed_run_is_reported_also_where_its_record_could_not_be_written(
+def test_a_run_whose_record_cannot_be_updated_after_a_call_has_all_rows(
     simulate: Simulate, jobs: Jobs, run: Run, volume: Path, tmp_path: Path, fail: str
 ) -> None:
-    write = f"lambda self, data: {fail} if b'\"unreported\": true' in data else real.write(self, data)"
-    simulator = simulate(faults=["hold"])
-    settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume)}
-    killed = jobs.start(settings | sabotaged(tmp_path, writing_records_by(write)))
-    assert simulator.held.wait(PATIENCE)
-    killed.kill()
-    jobs.finish(killed)
-    simulator.release.set()
-    result = run(simulator, OUTPUT_DIR=str(volume))
-    assert result.code == 65
-    (window,) = result.summary["lost"]
-    assert holds(window, simulator.record[0]["start"])
-
-
-def test_no_call_is_made_whose_record_can_neither_be_written_nor_removed(
-    simulate: Simulate, jobs: Jobs, run: Run, volume: Path, tmp_path: Path
-) -> None:
-    simulator = simulate()
-    code = writing_records_by(
-        "lambda self, data: refuse() if b'\"unreported\": true' in data else real.write(self, data)"
+    """Where the file system fails between the two, the run stops before its second call."""
+    write = f"lambda self, data: {fail} if has_rows() else real.write(self, data)"
+    code = (
+        "import glob\n"
+        f"def has_rows():\n    return any(os.path.getsize(p) > 100 for p in glob.glob('{volume}/*.partial'))\n"
     )
-    code += "Lock.truncate = lambda self, size: refuse()\n"
-    result = jobs.run({**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), **sabotaged(tmp_path, code)})
-    assert result.code == 74
-    assert simulator.record == []
-    assert "No further call is made." in result.message
+    simulator = simulate()
+    settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume)}
+    result = jobs.run(settings | sabotaged(tmp_path, code + writing_records_by(write)))
+    assert (result.code, len(simulator.record)) == (74, 1)
     assert run(simulator, OUTPUT_DIR=str(volume)).code == 0
     assert all_ids(volume) == sorted(expired(simulator))
 
