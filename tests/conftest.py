@@ -14,7 +14,7 @@ from tests.certificates import Authority
 from tests.servers import responding, response, serving
 from tests.support import QUICK, Jobs, Result, Serve
 
-pytest_plugins = ["tests.containers.engine"]
+pytest_plugins = ["tests.containers.engine", "tests.recover.fixtures"]
 
 
 def pytest_configure() -> None:

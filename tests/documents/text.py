@@ -23,3 +23,13 @@ def blocks(document: Path) -> Iterator[tuple[str, str]]:
             heading = title[1]
         elif part.startswith("    "):
             yield heading, textwrap.dedent(part) + "\n"
+
+
+def table(document: str, title: str) -> list[list[str]]:
+    """The cells of the table of a document whose first column has a title, row by row, without the titles."""
+    tables = re.findall(r"(?:^\|.*\n)+", (ROOT / document).read_text(encoding="utf-8"), re.MULTILINE)
+    for lines in map(str.splitlines, tables):
+        titles, _, *rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+        if titles[0] == title:
+            return rows
+    raise LookupError(f"no table in {document} begins with {title!r}")
