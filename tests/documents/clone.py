@@ -53,8 +53,9 @@ class Clone:
         """Edit `.env`, each setting where it stands there."""
         text = (self.directory / ".env").read_text(encoding="utf-8")
         for name, value in settings.items():
-            text, found = re.subn(rf"^#?{name}=.*$", lambda _, line=f"{name}={value}": line, text, flags=re.MULTILINE)
-            text += "" if found else f"{name}={value}\n"
+            pattern, line = re.compile(rf"^#?{name}=.*$", re.MULTILINE), f"{name}={value}"
+            there = pattern.search(text)
+            text = f"{text[: there.start()]}{line}{text[there.end() :]}" if there else f"{text}{line}\n"
         (self.directory / ".env").write_text(text, encoding="utf-8")
 
     def cron(self, line: str) -> Result:

@@ -17,7 +17,7 @@ RUN_BY_CI = ("README.md", "Development")
 def taken() -> set[tuple[str, str]]:
     """The documents and headings whose blocks some test takes by `commands`."""
     calls = [
-        [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
+        [str(argument.value) for argument in node.args if isinstance(argument, ast.Constant)]
         for path in (ROOT / "tests").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "commands"

@@ -28,16 +28,16 @@ def test_each_exit_code_of_a_run_is_in_one_row() -> None:
 
 
 def test_each_setting_is_in_one_row_with_its_default() -> None:
-    documented = {}
+    documented: dict[str, str] = {}
     for names, defaults, _ in table("README.md", "name"):
         row = re.findall(r"`(\w+)`", names)
         values = [cell.strip().strip("`") for cell in defaults.split(",")]
         assert not documented.keys() & row
         documented.update(zip(row, values * len(row) if len(values) == 1 else values, strict=True))
     in_words = {"required": None, "none": "", "stdout": "", "the system's": ""}
-    proxies = {name: "" for name in ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")}
-    expected = {name: declaration.default for name, declaration in DECLARATIONS.items()}
-    expected |= {"AUTH_USERNAME": None, "AUTH_PASSWORD": None} | proxies  # required for one grant type
+    expected: dict[str, str | None] = {name: declaration.default for name, declaration in DECLARATIONS.items()}
+    expected |= dict.fromkeys(("AUTH_USERNAME", "AUTH_PASSWORD"))  # required for one grant type
+    expected |= dict.fromkeys(("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"), "")
     assert {name: in_words.get(default, default) for name, default in documented.items()} == expected
 
 
@@ -67,7 +67,7 @@ def logged() -> Iterator[str]:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "log_event":
                 name = node.args[1]
                 assert isinstance(name, ast.Constant)
-                yield name.value
+                yield str(name.value)
 
 
 def test_each_event_is_documented() -> None:

@@ -1,0 +1,46 @@
+"""Runs whose exams are to be recovered, and what the exam service writes about them."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from app.simulator import Simulator
+from tests.recover.database import Database
+from tests.support import QUICK, Jobs, rows_of
+
+ZONES = {
+    "UTC": UTC,
+    "America/Los_Angeles": ZoneInfo("America/Los_Angeles"),
+    "Asia/Kolkata": ZoneInfo("Asia/Kolkata"),
+    "-08:00": timezone(timedelta(hours=-8)),
+}
+
+
+def ids_in(volume: Path) -> list[str]:
+    """The ids of the exams in all CSVs of a volume, sorted."""
+    return sorted(row["examId"] for csv in volume.glob("*.csv") for row in rows_of(csv.read_bytes()))
+
+
+def fill(database: Database, simulators: Iterable[Simulator], zone: str = "UTC", *, whole_seconds: bool = True) -> None:
+    """Have in the database what the exam service writes, the same at other times, and what others do."""
+    now = datetime.now(ZONES[zone])
+    for simulator in simulators:
+        simulator.wait_idle()
+        database.fill(simulator.exam_events(), ZONES[zone], whole_seconds=whole_seconds)
+    with_reason = {"status": "expired", "reason": "Expiring exam via the force submittal process", "studentId": 1}
+    exam = {"assessmentKey": "k", "assessmentId": "a", "clientName": "SBAC"} | with_reason
+    for hours in -13, -8, -1, 1, 5, 6, 8:
+        at = (datetime.now(UTC) + timedelta(hours=hours)).isoformat()
+        earlier = [exam | {"examId": f"00000000-0000-4000-8000-0000000000{hours + 50:02}", "changedAt": at}]
+        database.fill(earlier, ZONES[zone])
+    database.add_others(now)
+
+
+def kill_in_a_call(simulator: Simulator, jobs: Jobs, volume: Path) -> None:
+    """Kill a run while its call is held, and let the call end."""
+    killed = jobs.start({**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), "READ_TIMEOUT": "3"})
+    simulator.held.wait()
+    killed.kill()
+    jobs.finish(killed)
+    simulator.release.set()
