@@ -14,18 +14,23 @@ SUMMARY = "print the query for exams of lost responses; write the exams it finds
 _DESCRIPTION = """\
 Recovers exams that are in no CSV. For the windows of lost responses, in two steps:
 
-  python -m app recover DIR > query.sql
-  mysql -N exam < query.sql | python -m app recover DIR --found -
+  python -m app recover output > query.sql
+  mysql -N exam < query.sql | python -m app recover output --found -
 
-The first prints one query for every unresolved window of the runs in DIR, an OUTPUT_DIR; any client of MySQL or
-MariaDB can run it. The second writes the exams that no CSV in DIR has to a CSV of their own, and marks the windows
-as resolved. Both can safely be repeated.
+The first prints one query for every unresolved window of the runs in output, an OUTPUT_DIR; any client of MySQL or
+MariaDB can run it. The second writes the exams that no CSV there has to a CSV of their own, and marks the windows
+as resolved. Both can safely be repeated. No settings are needed, but LOG_LEVEL and LOG_FORMAT are honoured.
 
 The database stores times in the time zone of the exam service's JVM. A wrong --database-zone does no harm: the
 second step detects it with an exam that is in a CSV, changes nothing, and prints the right one.
 """
 
 _EPILOG = """\
+For rows that a run could write to its log alone (exit code 74), and to mark all windows as resolved by other means:
+
+  python -m app recover output --log job.log
+  python -m app recover output --acknowledge "asked the database team, ticket 4711"
+
 For runs without OUTPUT_DIR, give the windows from the log, and the CSVs.
 
   python -m app recover --window 2026-11-22T02:00:00.679Z 2026-11-22T02:06:00.681Z > query.sql
@@ -53,7 +58,6 @@ class Options(NamedTuple):
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     add = parser.add_argument
     add("directory", type=existing_directory, nargs="?", metavar="DIR", help="the OUTPUT_DIR of the runs")
