@@ -37,6 +37,20 @@ def test_the_command_that_starts_the_tests_is_the_one_that_ci_runs() -> None:
     assert [taken_by_ci] == commands(*RUN_BY_CI)
 
 
+RUN_ELSEWHERE = {"demo --faults", "python -m app.simulator --help"}
+"""Commands in no block, which tests/documents/test_first_look.py and tests/simulator/test_main.py run."""
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_command_within_a_sentence_is_also_in_a_block(document: Path) -> None:
+    """Those of docker and kubectl aside, which need not be typed as they are."""
+    typed = "".join(block for path in DOCUMENTS for _, block in blocks(path))
+    pattern = r"`((?:python -m|\.venv/bin/python|mysql|recover|history|demo) [^`]+)`"
+    for command in re.findall(pattern, document.read_text(encoding="utf-8")):
+        with_names = re.sub(r"\bDIR\b", "output", command).replace("FILE", "found.tsv")
+        assert with_names in typed or command in RUN_ELSEWHERE
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_leads_to_a_file_and_a_heading(document: Path) -> None:
     for target, anchor in re.findall(r"\]\((?!https?://)([^)#]*)#?([^)]*)\)", document.read_text(encoding="utf-8")):

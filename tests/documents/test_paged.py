@@ -18,7 +18,7 @@ from tests.recover.runs import fill, ids_in, kill_in_a_call
 from tests.recover.shell import Shell
 from tests.support import QUICK, Jobs, Result, Run, Simulate, expired, rows_of
 
-IN_CONTAINERS, RECOVER, ADD_ROWS = commands("README.md", "You were paged")
+_, RECOVER, ADD_ROWS = commands("README.md", "You were paged")  # the first is for containers, and run there
 
 Type = Callable[[str], Result]
 """Types a block of commands, each of which must succeed for the next one to run."""

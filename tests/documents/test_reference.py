@@ -73,3 +73,21 @@ def logged() -> Iterator[str]:
 def test_each_event_is_documented() -> None:
     documented = set(re.findall(r"`(\w+)`", " ".join(row[1] for row in table("deploy/messages.md", ""))))
     assert documented - {"log"} == set(logged())  # `log` is what has no name of its own: see app/logs.py
+
+
+OF_OTHERS = {"Name or service not known", "Connection refused"}
+"""Texts of the operating system."""
+COMPOSED = {"Proctor sent a record": ("Proctor sent ", "a record ")}
+"""Texts that the code puts together."""
+
+
+def test_each_documented_message_is_one_that_the_code_has() -> None:
+    nodes = [
+        node for path in (ROOT / "app").rglob("*.py") for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    messages = re.findall(r"`([^`]+)`", " ".join(row[0] for row in table("deploy/messages.md", "the log says")))
+    fixed_parts = {part.strip() for message in messages for part in re.split(r"…|: |\b\d{3}\b", message)} - {""}
+    for part in fixed_parts - OF_OTHERS:
+        for wording in COMPOSED.get(part, (part,)):
+            assert any(wording in text for text in texts), part
