@@ -12,7 +12,7 @@ from app import __version__, logs, settings
 from app.commands.check import check
 from app.commands.history import history
 from app.commands.run import run
-from app.exceptions import MEANINGS, ExitCode, Failure
+from app.exceptions import ExitCode, Failure
 from app.heartbeat import Monitor
 from app.logs import log, log_event
 from app.proctor.transport import tls_verify
@@ -87,64 +87,6 @@ def _with_settings(act: Callable[[Settings], int], stop: Stop) -> int:
     return code
 
 
-_SETTINGS = """\
-settings: each is looked up in the environment (NAME, or the file that NAME_FILE
-names), in the file /run/secrets/<name in lower case>, then in .env (NAME=value).
-  required    PROCTOR_URL CLIENT_NAME AUTH_URL AUTH_CLIENT_ID AUTH_CLIENT_SECRET
-              AUTH_USERNAME AUTH_PASSWORD (these two not for client_credentials)
-  optional    AUTH_GRANT_TYPE AUTH_SCOPE AUTH_CLIENT_AUTH TLS_CA_FILE TLS_VERIFY
-              CONNECT_TIMEOUT READ_TIMEOUT MAX_ATTEMPTS MAX_WAIT MAX_RUNTIME
-              MAX_LOST_RESPONSES FAIL_ON_NO_PROGRESS OUTPUT_DIR LOG_LEVEL
-              LOG_FORMAT HEARTBEAT_URL
-The command check shows their values. README.md and .env.example explain them.
-
-examples:
-  python -m app check
-  python -m app > expired.csv
-  mkdir output && OUTPUT_DIR=output python -m app
-
-exit codes:
-"""
-
-_SIGNALS = """\
-  128 + n   ended by signal n: SIGHUP 129, SIGINT 130, SIGTERM 143; killed 137
-"""
-
-_CHECK = """\
-Prints all settings with their values (not those of secrets) and sources, then a
-line that begins with ok or FAILED for settings, output, token and endpoint.
-Ends with 0, or with the exit code that a run would end with.
-
-example:
-  python -m app check
-"""
-
-_DEMO = """\
-The exams are made up. The CSV goes to stdout. The settings LOG_LEVEL and
-LOG_FORMAT are honoured.
-
-examples:
-  python -m app demo > expired.csv
-  python -m app demo --exams 5000 > expired.csv
-  python -m app demo --faults > expired.csv
-"""
-
-_HISTORY = """\
-Needs no settings. To recover exams of lost responses: python -m app recover --help
-
-example:
-  python -m app history output --max-age 26
-"""
-
-_STANDBY = """\
-For docker-compose.yml; Linux only. Uses the settings of the job. A signal is
-passed on to runs under way in this container, and standby ends after them.
-
-example:
-  python -m app standby
-"""
-
-
 class _Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
@@ -156,23 +98,29 @@ class _Parser(argparse.ArgumentParser):
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command and its options. Exits after --help and --version, and with 64 on wrong usage."""
-    from app.recovery import options as recovery  # not needed by the job itself
+    from app import help_texts  # as what follows, not needed by the job itself
+    from app.recovery import options as recovery
 
     parser = _Parser(
         prog="python -m app",
         usage="python -m app [-h] [--version] [COMMAND ...]",
-        description="Without a COMMAND: expires overdue exams through Proctor, and writes a CSV row for\n"
-        "each, on stdout or in OUTPUT_DIR.",
-        epilog=_SETTINGS + "".join(f"  {code:<9} {meaning}\n" for code, meaning in MEANINGS.items()) + _SIGNALS,
+        description=help_texts.JOB,
+        epilog=help_texts.SETTINGS_AND_CODES,
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", parser_class=_Parser, prog="python -m app"
     )
-    checking = "verify settings, output, token and endpoint without expiring anything"
-    commands.add_parser("check", help=checking, description=_sentence(checking), epilog=_CHECK)
-    demonstrating = "run against an embedded Proctor on this machine; needs no settings"
-    demo = commands.add_parser("demo", help=demonstrating, description=_sentence(demonstrating), epilog=_DEMO)
+    commands.add_parser(
+        "check",
+        help="verify settings, output, token and endpoint without expiring anything",
+        description=help_texts.CHECK,
+    )
+    demo = commands.add_parser(
+        "demo",
+        help="run against an embedded Proctor on this machine; needs no settings",
+        description=help_texts.DEMO,
+    )
     demo.add_argument("--exams", type=_count, default=250, metavar="N", help="how many overdue exams (default: 250)")
     demo.add_argument(
         "--faults", action="store_true", help="with a 503, an expired token and a lost response: ends with 65"
@@ -180,9 +128,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     history = commands.add_parser(
         "history",
         help="list the runs of an OUTPUT_DIR; fails while anything is wrong or unresolved",
-        description="Lists the runs in DIR. Ends with 1 while a lost response is unresolved, a killed run has\n"
-        "no run after it, or the last run of a client failed; otherwise with 0.",
-        epilog=_HISTORY,
+        description=help_texts.HISTORY,
     )
     history.add_argument(
         "directory", type=recovery.existing_directory, metavar="DIR", help="the OUTPUT_DIR of the runs"
@@ -192,16 +138,15 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     recover = commands.add_parser("recover", help=recovery.SUMMARY)
     recovery.add_options(recover)
-    idling = "verify the settings, then idle in the container where a scheduler starts runs"
-    commands.add_parser("standby", help=idling, description=_sentence(idling), epilog=_STANDBY)
+    commands.add_parser(
+        "standby",
+        help="verify the settings, then idle in the container where a scheduler starts runs",
+        description=help_texts.STANDBY,
+    )
     options = parser.parse_args(arguments)
     if options.command == "recover":
         options.recovery = recovery.read_options(options, recover)
     return options
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
 
 
 def _count(text: str) -> int:
