@@ -14,7 +14,8 @@ from tests.documents import commands
 from tests.documents.clone import INSTALLATION, Clone
 from tests.support import Result, Simulate, expired, rows_of
 
-JOB, REPORT = commands("README.md", "Without a container")[1].splitlines()
+INSTALL, CRONTAB = commands("README.md", "Without a container")
+JOB, REPORT = CRONTAB.splitlines()
 
 
 def give_secrets(clone: Clone, simulator: Simulator) -> None:
@@ -61,7 +62,7 @@ def test_check_verifies_an_installation_in_the_environment_of_cron(clone: Clone,
     simulator = simulate()
     give_secrets(clone, simulator)
     fill_in(clone, simulator)
-    result = clone.type(commands("README.md", "Without a container")[0], INSTALLATION)
+    result = clone.type(INSTALL, INSTALLATION)
     assert result.code == 0, result.stdout + result.stderr
     verified = re.findall(r"^(\S+) +(\w+)", result.stdout.decode(), re.MULTILINE)[-4:]
     assert verified == [("ok", "settings"), ("ok", "output"), ("ok", "token"), ("ok", "endpoint")]
