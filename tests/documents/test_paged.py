@@ -69,7 +69,7 @@ def test_a_run_that_stopped_early_is_run_again_and_its_exams_are_recovered(
     settings = {
         "OUTPUT_DIR": str(output),
         "READ_TIMEOUT": "2",
-    }  # the second run waits so long for the first's last call
+    }  # so long does the second run wait
     stopped = run(simulator, **settings, MAX_LOST_RESPONSES="1")
     assert (stopped.code, "more than MAX_LOST_RESPONSES" in stopped.message) == (65, True)
     assert any("Reason: " in event["message"] for event in stopped.events("response_lost"))
