@@ -9,7 +9,7 @@ import pytest
 from app.simulator import Simulator
 from tests.certificates import Authority
 from tests.servers import Connection, Server, responding, response, serving
-from tests.support import Result, Run, Simulate, expired
+from tests.support import Jobs, Result, Run, Simulate, expired
 
 SECRET = "5ecret-0f-the-m0nitor"
 GOOD = responding(response(200))
@@ -49,6 +49,25 @@ def test_the_query_of_the_url_is_kept(simulate: Simulate, run: Run, end: str) ->
         run(simulate(exams=0), HEARTBEAT_URL=url_of(monitor) + end)
     query = end.removeprefix("/")
     assert [path for path, _ in pings(monitor)] == [f"/ping/{SECRET}/start{query}", f"/ping/{SECRET}/0{query}"]
+
+
+def test_the_alarm_of_the_monitor_stays_on_until_a_lost_response_is_resolved(
+    simulate: Simulate, run: Run, jobs: Jobs, volume: Path
+) -> None:
+    simulator = simulate(exams=450, limit=150, faults=["500-after"])
+    with serving(GOOD) as monitor:
+        settings = {"OUTPUT_DIR": str(volume), "HEARTBEAT_URL": url_of(monitor)}
+        assert run(simulator, **settings, READ_TIMEOUT="1").code == 65
+        later = run(simulator, **settings)
+        assert later.code == 0
+        (warning,) = later.events("unresolved")
+        assert (warning["level"], warning["windows"]) == ("warning", 1)
+        assert f"python -m app recover {volume}" in warning["message"]
+        assert jobs.run({}, "recover", str(volume), "--acknowledge", "ticket 4711").code == 0
+        last = run(simulator, **settings)
+        assert (last.code, last.events("unresolved")) == (0, [])
+    ends = [path.rpartition("/")[2] for path, _ in pings(monitor) if not path.endswith("start")]
+    assert ends == ["65", "65", "0"]
 
 
 def test_the_monitor_is_informed_of_settings_that_are_wrong(simulate: Simulate, run: Run) -> None:

@@ -8,7 +8,7 @@ from app.exceptions import ExitCode
 from app.logs import timestamp
 from app.output.files import name_in_files, partials_in, summary_of
 from app.output.lock import is_locked
-from app.output.past_runs import PastRun, past_runs, unresolved
+from app.output.past_runs import PastRun, past_runs, unresolved_windows
 from app.streams import print_line
 
 _COLUMNS = "{:<20}  {:<{}}  {:<11} {:>4} {:>8} {:>9} {:>7} {:>6} {:>4} {:>8}  {}"
@@ -68,7 +68,7 @@ def _or_dash(value: object) -> str:
 
 
 def _lost(runs: list[PastRun], directory: Path) -> Iterator[str]:
-    windows = unresolved(runs)
+    windows = unresolved_windows(runs)
     for _, window in windows:
         yield (
             f"Unresolved: exams that Proctor changed from {timestamp(window.start)} to {timestamp(window.end)} may be"

@@ -78,7 +78,7 @@ def without_summary(directory: Path) -> list[Path]:
     ]
 
 
-def unresolved(runs: Iterable[PastRun]) -> list[tuple[PastRun, LostWindow]]:
+def unresolved_windows(runs: Iterable[PastRun]) -> list[tuple[PastRun, LostWindow]]:
     """The unresolved windows in order, each once with the first run that has it.
 
     The window of a killed run is also in the summary of the run after it.

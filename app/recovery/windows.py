@@ -5,7 +5,7 @@ from pathlib import Path
 
 from app.exceptions import TooEarly
 from app.logs import log_event, timestamp
-from app.output.past_runs import LostWindow, PastRun, past_runs, unresolved, without_summary
+from app.output.past_runs import LostWindow, PastRun, past_runs, unresolved_windows, without_summary
 from app.recovery.query import Period
 
 Unresolved = dict[Period, tuple[PastRun, LostWindow]]
@@ -21,7 +21,7 @@ def read_runs(directory: Path) -> tuple[list[PastRun], Unresolved]:
     runs, unreadable = past_runs(directory)
     for sentence in unreadable:
         log_event(logging.WARNING, "ignored", sentence)
-    windows = {Period(window.start, window.end): (run, window) for run, window in unresolved(runs)}
+    windows = {Period(window.start, window.end): (run, window) for run, window in unresolved_windows(runs)}
     if not windows:
         if unreported := _unreported(directory):
             raise TooEarly(unreported)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from signal import SIGHUP, SIGINT, SIGKILL, SIGTERM
 
 from app.exceptions import ExitCode, Outcome
-from app.settings.declarations import DECLARATIONS
 from tests.documents import commands
 from tests.documents.text import table
 from tests.support import ROOT, Run, Simulate
@@ -25,20 +24,6 @@ def test_each_exit_code_of_a_run_is_in_one_row() -> None:
     documented = [int(code) for row in table("README.md", "code") for code in row[0].split(", ")]
     of_a_run = {*ExitCode} - {ExitCode.LAST_RUN_FAILED}
     assert sorted(documented) == sorted(of_a_run | {128 + number for number in (SIGHUP, SIGINT, SIGTERM, SIGKILL)})
-
-
-def test_each_setting_is_in_one_row_with_its_default() -> None:
-    documented: dict[str, str] = {}
-    for names, defaults, _ in table("README.md", "name"):
-        row = re.findall(r"`(\w+)`", names)
-        values = [cell.strip().strip("`") for cell in defaults.split(",")]
-        assert not documented.keys() & row
-        documented.update(zip(row, values * len(row) if len(values) == 1 else values, strict=True))
-    in_words = {"required": None, "none": "", "stdout": "", "the system's": ""}
-    expected: dict[str, str | None] = {name: declaration.default for name, declaration in DECLARATIONS.items()}
-    expected |= dict.fromkeys(("AUTH_USERNAME", "AUTH_PASSWORD"))  # required for one grant type
-    expected |= dict.fromkeys(("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"), "")
-    assert {name: in_words.get(default, default) for name, default in documented.items()} == expected
 
 
 def text_of(heading: str) -> str:
