@@ -154,7 +154,9 @@ def _is_covered(window: Period, found: Found) -> bool:
 
 def _resolve_by(directory: Path, exams: list[Exam], windows: list[Period], run: PastRun) -> None:
     csv = new_csv(directory, run.summary.stem, "recovered") if exams else None
-    how = f"recovered: {_count(exams)}" + (f" of {len(windows)} windows" if len(windows) > 1 else "")
+    how = f"recovered: {_count(exams) if exams else 'no exam was missing'}"
+    if len(windows) > 1:
+        how += f" of {len(windows)} windows"
     if csv:
         how += f", in {csv.name}"
     resolution = Resolution(windows, how, timestamp(datetime.now(UTC)), csv.name if csv else None, len(exams))

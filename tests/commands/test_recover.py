@@ -115,7 +115,7 @@ def test_where_nothing_was_lost_the_window_is_resolved_without_a_csv(volume: Pat
     assert recover("--found", "-", given=listed(1, 2)).code == 0
     (entry,) = resolved(volume)
     assert entry
-    assert (entry["how"], entry["csv"], entry["exams"]) == ("recovered: 0 exams", None, 0)
+    assert (entry["how"], entry["csv"], entry["exams"]) == ("recovered: no exam was missing", None, 0)
     assert [path.name for path in volume.glob("*.csv")] == [f"{STEM}.csv"]
 
 

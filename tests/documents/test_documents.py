@@ -47,7 +47,7 @@ def test_every_command_within_a_sentence_is_also_in_a_block(document: Path) -> N
     typed = "".join(block for path in DOCUMENTS for _, block in blocks(path))
     pattern = r"`((?:python -m|\.venv/bin/python|mysql|recover|history|demo) [^`]+)`"
     for command in re.findall(pattern, document.read_text(encoding="utf-8")):
-        with_names = re.sub(r"\bDIR\b", "output", command).replace("FILE", "found.tsv")
+        with_names = re.sub(r"\bDIR\b", "output", command).replace("FILE", "-")
         assert with_names in typed or command in RUN_ELSEWHERE
 
 

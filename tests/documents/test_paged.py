@@ -57,8 +57,6 @@ def test_exams_of_lost_responses_are_recovered(
     result = type_block(RECOVER)
     assert result.code == 0, result.stderr
     assert_recovered(output, shell, simulator)
-    assert stat.S_IMODE((output.parent / "query.sql").stat().st_mode) == 0o600
-    assert not (output.parent / "found.tsv").exists()
     assert type_block(RECOVER.partition("\n")[0]).code == 0  # once more
 
 
@@ -147,7 +145,6 @@ def test_windows_are_given_by_hand_for_a_run_without_a_directory(
     rows = rows_of((here / "recovered.csv").read_bytes())
     assert sorted(result.exam_ids + [row["examId"] for row in rows]) == sorted(expired(simulator))
     assert stat.S_IMODE((here / "recovered.csv").stat().st_mode) == 0o600
-    assert not (here / "found.tsv").exists()
 
 
 def move_back(summary: Path, minutes: int) -> None:

@@ -53,7 +53,7 @@ def test_secrets_are_in_files_that_nobody_else_reaches(clone: Clone, simulate: S
     assert (mode(secrets), mode(clone.directory / ".env")) == (0o700, 0o600)
     for name in "client_secret", "password":
         path = secrets / f"auth_{name}"
-        assert mode(path) == 0o444
+        assert mode(path) == 0o644
         assert path.read_text(encoding="utf-8") == simulator.scenario.credentials[name]
     assert len(list(secrets.iterdir())) == 2
 
