@@ -75,12 +75,12 @@ def _with_settings(act: Callable[[Settings], int], stop: Stop) -> int:
         log_event(logging.ERROR, "settings", problem)
     if not configuration.problems:
         return act(configuration.settings())
-    code = ExitCode.CONFIGURATION
+    code, (first, *others) = ExitCode.CONFIGURATION, configuration.problems
     log_event(
         logging.ERROR,
         "end",
-        f"Ended with exit code {code}: nothing was expired. Fix the settings named above, in the environment, in"
-        " secret files, or in .env in the working directory.",
+        f"Ended with exit code {code}: nothing was expired. {first}"
+        + (f" Further problems, listed above: {len(others)}." if others else ""),
     )
     verify = tls_verify(configuration["TLS_VERIFY"].value, configuration["TLS_CA_FILE"].value)
     Monitor(configuration["HEARTBEAT_URL"].value, verify).ping(str(code), stop, ended_by=FIRST)
