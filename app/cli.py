@@ -98,7 +98,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command and its options. Exits after --help and --version, and with 64 on wrong usage."""
-    from app import help_texts  # as what follows, not needed by the job itself
+    from app import help_texts  # the job itself needs neither of these
     from app.recovery import options as recovery
 
     parser = _Parser(

@@ -16,7 +16,7 @@ from app.signals import Interrupted, Stop
 
 _PROGRESS_EVERY = 5.0  # seconds
 _ANOMALIES_LOGGED = 20
-_EXAMS_REMEMBERED = 1_000  # of at least the last ten responses
+_EXAMS_REMEMBERED = 1_000  # at least: those of the last response, and of ten where it has the usual 100
 
 
 def expire_all(
@@ -99,7 +99,7 @@ class _Calls:
 
     def note_lost(self, began: Moment, reason: str, grace: float) -> None:
         """Report the window of a call that began at `began` and failed just now."""
-        self._report.response_lost()
+        self._report.response_lost(at_work=grace > 0)
         now = Moment.now()
         window = Window.of_call(began, now, reason, grace=grace)
         self._summary.add_lost(window, now)

@@ -51,9 +51,10 @@ examples:
 """
 
 HISTORY = """\
-Lists the runs in DIR. Ends with 1 while a lost response is unresolved, a killed
-run has no run after it, or the last run of a client failed; otherwise with 0. No
-settings are needed. What recovers exams: python -m app recover --help
+Lists the runs in DIR. Ends with 1 if there is none, or while a lost response is
+unresolved, a summary cannot be read, a killed run has no run after it, or the last
+run of a client failed or is older than --max-age; otherwise with 0. No settings
+are needed. What recovers exams: python -m app recover --help
 
 example:
   python -m app history output --max-age 26

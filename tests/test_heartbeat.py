@@ -70,6 +70,22 @@ def test_the_alarm_of_the_monitor_stays_on_until_a_lost_response_is_resolved(
     assert ends == ["65", "65", "0"]
 
 
+def test_the_alarm_of_the_monitor_is_on_while_a_summary_that_may_list_a_window_cannot_be_read(
+    simulate: Simulate, run: Run, jobs: Jobs, volume: Path
+) -> None:
+    (volume / "expired_exams_SBAC_PT_20260401T020000Z.json").write_text('{"lost": ["x"]}')
+    simulator = simulate()
+    with serving(GOOD) as monitor:
+        result = run(simulator, OUTPUT_DIR=str(volume), HEARTBEAT_URL=url_of(monitor))
+    assert result.code == 0
+    (warning,) = result.events("ignored")
+    assert "is not a readable summary" in warning["message"]
+    assert "unresolved" in result.message
+    assert pings(monitor)[-1][0].endswith("/65")
+    recovery = jobs.run({}, "recover", str(volume))
+    assert (recovery.code, recovery.stdout) == (74, b"")
+
+
 def test_the_monitor_is_informed_of_settings_that_are_wrong(simulate: Simulate, run: Run) -> None:
     with serving(GOOD) as monitor:
         result = run(simulate(), HEARTBEAT_URL=url_of(monitor), MAX_ATTEMPTS="many")

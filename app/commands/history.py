@@ -86,8 +86,8 @@ def _killed(directory: Path) -> Iterator[str]:
             has_summary = summary_of(partial.with_suffix("")).exists()
             yield (
                 f"{partial.name} belongs to a run that was killed, or could not"
-                f" {'rename it' if has_summary else 'write its summary'}. Run the job again soon: it cleans up, and"
-                " reports the window of a lost response, if any."
+                f" {'rename it' if has_summary else 'write its summary'}. Run the job again soon: that run"
+                " cleans up, and reports the window of a lost response, if there is one."
             )
 
 
@@ -102,7 +102,7 @@ def _last_runs(runs: list[PastRun], max_age: timedelta | None) -> Iterator[str]:
     for run in newest.values():
         if not run.ended_well:
             how = "was killed" if run.exit_code is None else f"ended with exit code {run.exit_code}"
-            cure = "" if run.exit_code == ExitCode.RESPONSES_LOST else " Run the job again to clear this."
+            cure = "" if run.unresolved else " The next run that ends well clears this."
             yield f"The last run for {run.client_name} {how}. {run.message}{cure}"
         elif max_age is not None and (age := now - (run.ended or run.started)) > max_age:
             yield (

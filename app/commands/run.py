@@ -7,7 +7,7 @@ from pathlib import Path
 from signal import Signals
 
 from app import __version__
-from app.exceptions import Ending, ExitCode, Failure, Outcome, OutputFailed
+from app.exceptions import Ending, Failure, Outcome, OutputFailed
 from app.expire import expire_all
 from app.heartbeat import Monitor
 from app.logs import log, log_event
@@ -28,12 +28,12 @@ def run(settings: Settings, stop: Stop) -> int:
     stop.on_first = lambda signum: _announce(signum, settings)
     monitor = Monitor(settings.heartbeat_url, tls_verify(settings.tls_verify, settings.tls_ca_file))
     report = CsvReport(1, "stdout", stop)
-    seconds_at_work, unresolved = 0.0, 0
+    seconds_at_work = 0.0
     with ExitStack() as held:
         try:
             if settings.output_dir:
                 volume = held.enter_context(closing(Volume(settings.output_dir, settings.read_timeout)))
-                unresolved = _warn_of_unresolved(settings.output_dir)
+                summary.unresolved_before = _warn_of_unresolved(settings.output_dir)
                 lost, seconds_at_work = volume.recover()
                 summary.lost += lost
                 opened = volume.report(settings.client_name, stop)
@@ -57,33 +57,36 @@ def run(settings: Settings, stop: Stop) -> int:
             log.exception("This is a bug; please report it.")
             ending = Ending(Outcome.FAILED, Failure(f"A bug ended the run ({type(error).__name__})."))
         summary.end(ending, fail_on_no_progress=settings.fail_on_no_progress)
-        return _conclude(report, summary, monitor, stop, unresolved)
+        return _conclude(report, summary, monitor, stop)
 
 
-def _warn_of_unresolved(directory: Path) -> int:
-    """How many windows of earlier runs nobody has resolved; logs a warning if there are any."""
-    runs, _ = past_runs(directory)
-    if count := len(unresolved_windows(runs)):
+def _warn_of_unresolved(directory: Path) -> bool:
+    """Whether a window of an earlier run is unresolved, or may be; logs warnings then."""
+    runs, unreadable = past_runs(directory)
+    windows = unresolved_windows(runs)
+    for sentence in unreadable:
+        log_event(logging.WARNING, "ignored", sentence)
+    if windows:
         log_event(
             logging.WARNING,
             "unresolved",
-            f"Windows of earlier runs that are unresolved: {count}. Recover their exams: python -m app recover"
+            f"Windows of earlier runs that are unresolved: {len(windows)}. Recover their exams: python -m app recover"
             f" {directory}",
-            windows=count,
+            windows=len(windows),
         )
-    return count
+    return bool(windows or unreadable)
 
 
-def _conclude(report: CsvReport, summary: Summary, monitor: Monitor, stop: Stop, unresolved: int) -> int:
+def _conclude(report: CsvReport, summary: Summary, monitor: Monitor, stop: Stop) -> int:
     """Close the CSV, keep the summary, report to the monitor, and only then give the CSV its final name."""
     _finish(report.close, summary)
     _finish(lambda: report.save(summary.as_object()), summary)
     summary.log_end()
     code = summary.exit_code
-    _ping_end(monitor, summary, stop, unresolved)
+    _ping_end(monitor, summary, stop)
     _finish(report.publish, summary)
     if summary.exit_code != code:
-        _ping_end(monitor, summary, stop, unresolved)
+        _ping_end(monitor, summary, stop)
     return summary.exit_code
 
 
@@ -96,11 +99,9 @@ def _finish(step: Callable[[], None], summary: Summary) -> None:
         summary.end(Ending(Outcome.FAILED, failure))
 
 
-def _ping_end(monitor: Monitor, summary: Summary, stop: Stop, unresolved: int) -> None:
-    """Report the exit code; a monitor's alarm also stays on until the losses of earlier runs are resolved."""
-    code = summary.exit_code or (ExitCode.RESPONSES_LOST if unresolved else ExitCode.OK)
+def _ping_end(monitor: Monitor, summary: Summary, stop: Stop) -> None:
     with suppress(Interrupted):
-        monitor.ping(str(int(code)), stop, summary.as_object(), ended_by=SECOND)
+        monitor.ping(f"{summary.alarm_code:d}", stop, summary.as_object(), ended_by=SECOND)
 
 
 def _log_start(settings: Settings, report: CsvReport) -> None:

@@ -48,8 +48,8 @@ class CsvReport:
     def nothing_changed(self) -> None:
         """Take note that the call has ended and certainly changed no exam."""
 
-    def response_lost(self) -> None:
-        """Take note that the call has ended and may have changed exams that are in no CSV."""
+    def response_lost(self, at_work: bool) -> None:
+        """Take note that the call may have changed exams that are in no CSV, and whether Proctor may go on with it."""
 
     def write(self, exams: Sequence[Exam]) -> None:
         """Write one row per exam; return when they are on disk, or handed over to the reader of a pipe.

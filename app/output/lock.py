@@ -113,7 +113,7 @@ class Lock:
         """Replace the record.
 
         Raises:
-            OSError: it could not be written. What is there then is the former one, or none that can be read.
+            OSError: it could not be written completely. A call that it announces must not be made.
         """
         line = record.to_line()
         self._file.seek(0)

@@ -61,7 +61,7 @@ def past_runs(directory: Path) -> tuple[list[PastRun], list[str]]:
     for path in sorted(directory.glob("expired_exams_*.json")):
         try:
             runs.append(_past_run(path, json.loads(path.read_bytes())))
-        except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             unreadable.append(
                 f"{path.name} is not a readable summary ({type(error).__name__}), and windows in it go unseen. Make it"
                 " readable, or move it away."

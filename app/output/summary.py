@@ -50,7 +50,16 @@ class Summary:
         self._read_at: dict[Window, Moment] = {}
         self.outcome = Outcome.FAILED
         self.exit_code: int = ExitCode.OK
+        self.unresolved_before = False
+        """Whether a window of an earlier run on the volume is unresolved, or may be."""
         self.message = ""
+
+    @property
+    def alarm_code(self) -> int:
+        """The exit code for a monitor, whose alarm stays on until the lost responses of earlier runs are resolved."""
+        if self.exit_code == ExitCode.OK and self.unresolved_before:
+            return ExitCode.RESPONSES_LOST
+        return self.exit_code
 
     def add(self, exams: Iterable[Exam]) -> None:
         """Count exams that Proctor reported."""
@@ -117,6 +126,8 @@ class Summary:
                 "Exams may have been expired that are in no CSV, and no later run reports them: recover them as the"
                 " README describes under 'You were paged'."
             )
+        elif self.unresolved_before:
+            parts.append("Lost responses of earlier runs are unresolved: see the beginning of this log.")
         return " ".join(parts)
 
     def log_end(self) -> None:

@@ -104,11 +104,12 @@ class VolumeReport(CsvReport):
     def nothing_changed(self) -> None:
         self._all_reported()
 
-    def response_lost(self) -> None:
+    def response_lost(self, at_work: bool) -> None:
         # From now on `since` stays: the window of a killed run has every response in it that was lost. And the next run
-        # waits as long as this one does, as Proctor may go on with the call.
+        # waits as long as this one does where Proctor may go on with the call.
+        at_work_since = Moment.now() if at_work else None
         with suppress(OSError):  # the former record says that a call is under way
-            self._keep(self._record._replace(last_lost=self._record.last_call, last_call=Moment.now()))
+            self._keep(self._record._replace(last_lost=self._record.last_call, last_call=at_work_since))
 
     def write(self, exams: Sequence[Exam]) -> None:
         super().write(exams)
@@ -126,8 +127,9 @@ class VolumeReport(CsvReport):
         self._lock.write(record)
 
     def close(self) -> None:
+        # The file itself stays open, and so locked, until it gets its final name: until then the run is under way.
         try:
-            self._file.close()
+            os.close(os.dup(self._file.fileno()))
         except OSError as error:
             consequence = "Every batch of rows was on disk before; compare the CSV with the log."
             raise self._failure(error, consequence) from None
@@ -148,6 +150,8 @@ class VolumeReport(CsvReport):
     def publish(self) -> None:
         if self._record.last_lost and not self._has_summary:
             return  # the next run finds the `.partial`, and reports what this one cannot
+        with suppress(OSError):
+            self._file.close()  # Windows renames no open file
         try:
             partial_of(self._csv).rename(self._csv)
             sync_directory(self._csv.parent)

@@ -3,8 +3,10 @@
 import logging
 from pathlib import Path
 
-from app.exceptions import TooEarly
+from app.exceptions import OutputFailed, TooEarly
 from app.logs import log_event, timestamp
+from app.output.files import partials_in
+from app.output.lock import is_locked
 from app.output.past_runs import LostWindow, PastRun, past_runs, unresolved_windows, without_summary
 from app.recovery.query import Period
 
@@ -16,13 +18,18 @@ def read_runs(directory: Path) -> tuple[list[PastRun], Unresolved]:
     """The runs of a directory, oldest first, and their unresolved windows; logs where there are none.
 
     Raises:
-        TooEarly: there are none, but the next run may report one.
+        OutputFailed: there are none, but a summary that cannot be read may list one.
+        TooEarly: there are none, but a run under way, or the next run, may report one.
     """
     runs, unreadable = past_runs(directory)
     for sentence in unreadable:
         log_event(logging.WARNING, "ignored", sentence)
     windows = {Period(window.start, window.end): (run, window) for run, window in unresolved_windows(runs)}
     if not windows:
+        if unreadable:
+            raise OutputFailed("No other window is unresolved. Do that, then run the same command again.")
+        if any(map(is_locked, partials_in(directory))):
+            raise TooEarly("A run is under way. What it has lost is known when it has ended: do this again then.")
         if unreported := _unreported(directory):
             raise TooEarly(unreported)
         log_event(logging.INFO, "resolved", "No window is unresolved: there is nothing to recover.")
@@ -41,8 +48,8 @@ def _unreported(directory: Path) -> str:
         return ""
     names = ", ".join(partial.name for partial in partials)
     return (
-        f"A run was killed, or could not write its summary ({names}): run the job again first; it reports the window,"
-        " if any."
+        f"A run was killed, or could not write its summary ({names}): run the job again before you recover: that run"
+        " reports the window of a lost response, if there is one."
     )
 
 

@@ -87,8 +87,7 @@ def test_a_last_run_that_did_not_end_well_fails(
     code, lines = history()
     assert code == 1
     assert sentence in lines[-1]
-    is_cured_by_a_run = changes["exit_code"] != 65  # of which the windows must be resolved
-    assert lines[-1].endswith(" Run the job again to clear this.") is is_cured_by_a_run
+    assert lines[-1].endswith(" The next run that ends well clears this.")
     leave(volume, 2)
     assert history()[0] == 0
 
@@ -171,6 +170,11 @@ def test_an_unresolved_window_fails_however_well_later_runs_went(volume: Path, h
     for window in WINDOWS:
         assert any(f"from {window['start']} to {window['end']} may be in no CSV (reset)" in line for line in lines)
     assert lines[-1] == f"Recover them: python -m app recover {volume}"
+
+
+def test_no_run_clears_a_failure_with_an_unresolved_window(volume: Path, history: History) -> None:
+    leave(volume, 2, exit_code=74, outcome="failed", message="Disk full.", lost=WINDOWS)
+    assert history()[1][-1].endswith("Disk full.")
 
 
 def test_one_resolved_window_does_not_hide_the_other(volume: Path, history: History) -> None:
@@ -257,6 +261,13 @@ def test_a_summary_that_cannot_be_read_fails_as_it_may_list_a_window(volume: Pat
     assert code == 1
     assert lines[-1].startswith("expired_exams_SBAC_PT_20260401T020000Z.json is not a readable summary")
     assert len(lines) == 2
+
+
+def test_a_summary_with_a_malformed_window_cannot_be_read_either(volume: Path, history: History) -> None:
+    leave(volume, 2, lost=["x"])
+    code, lines = history()
+    assert code == 1
+    assert "is not a readable summary" in lines[-1]
 
 
 def test_what_a_server_sent_does_not_steer_the_terminal(volume: Path, history: History) -> None:

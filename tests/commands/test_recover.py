@@ -209,7 +209,7 @@ def test_a_window_that_only_the_next_run_reports_is_waited_for(
     assert (result.code, result.stdout, state(volume)) == (75, b"", before)
     assert result.message == (
         f"Ended with exit code 75: A run was killed, or could not write its summary ({PARTIAL}): run the job again"
-        " first; it reports the window, if any."
+        " before you recover: that run reports the window of a lost response, if there is one."
     )
 
 
@@ -227,18 +227,25 @@ def test_what_can_be_recovered_before_the_next_run_is_recovered_with_a_warning(
     assert result.stdout or (volume / PARTIAL.replace(".csv.partial", "_from_log.csv")).exists()
 
 
-@pytest.mark.parametrize("left", ["summary", "lock", "other name"])
+def test_a_run_under_way_is_waited_for_as_it_may_lose_responses(volume: Path, recover: Recover) -> None:
+    leave(volume, lost=[])
+    with (volume / PARTIAL).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        result = recover()
+    assert result.code == 75
+    assert "A run is under way." in result.message
+
+
+@pytest.mark.parametrize("left", ["summary", "other name"])
 def test_a_csv_that_is_not_final_for_another_reason_is_not_waited_for(
     volume: Path, recover: Recover, left: str
 ) -> None:
     leave(volume, lost=[])
     partial = volume / (PARTIAL if left != "other name" else "expired_exams_copy.csv.partial")
-    with partial.open("w") as file:
-        if left == "lock":  # of a run that is under way
-            fcntl.flock(file, fcntl.LOCK_EX)
-        elif left == "summary":  # of a run that was killed after it had reported everything
-            leave(volume, PARTIAL.removesuffix(".csv.partial"), lost=[])
-        result = recover()
+    partial.touch()
+    if left == "summary":  # of a run that was killed after it had reported everything
+        leave(volume, PARTIAL.removesuffix(".csv.partial"), lost=[])
+    result = recover()
     assert (result.code, result.message) == (0, "No window is unresolved: there is nothing to recover.")
 
 

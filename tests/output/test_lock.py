@@ -181,8 +181,8 @@ def test_after_a_call_that_took_too_long_the_next_run_waits_for_as_long_again(vo
         report = held.report("SBAC_PT", Stop())
         report.open()
         report.call_begins(ago(1))
-        report.response_lost()
-        report.close()
+        report.response_lost(at_work=True)
+        report._file.close()  # all that a kill does
     with closing(Volume(volume, 3600)) as held:
         assert 3600 - PATIENCE < held.recover().wait <= 3600
 
@@ -207,10 +207,10 @@ def test_the_window_of_a_run_killed_between_two_calls_holds_every_response_that_
         report.open()
         for began in (first, last):
             report.call_begins(began)
-            report.response_lost()
+            report.response_lost(at_work=True)
         report.call_begins(good)
         report.write([ROW])
-        report.close()  # all that a kill does
+        report._file.close()  # all that a kill does
     with closing(Volume(volume, 60)) as held:
         (window,), wait = held.recover()
     assert window.start <= first.wall

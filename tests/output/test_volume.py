@@ -242,7 +242,8 @@ def test_a_batch_that_cannot_be_taken_back_is_in_the_log_all_the_same(
 
 
 FAILING_CLOSE = (
-    "class FileIO(io.FileIO):\n    def close(self):\n        super().close()\n        refuse()\nio.FileIO = FileIO\n"
+    "real = os.close\ndef close(descriptor):\n    csv = is_csv(descriptor)\n    real(descriptor)\n"
+    "    csv and refuse()\nos.close = close\n"
 )
 
 
