@@ -4,7 +4,7 @@ import codecs
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from pathlib import Path
 
 from app.exceptions import OutputFailed, UnexpectedResponse
@@ -45,6 +45,11 @@ def _open(source: Path) -> io.BufferedReader:
     if sys.stdin is None:
         raise UnexpectedResponse("stdin is closed: pipe the text into this command.")
     return open(sys.stdin.fileno(), "rb", closefd=False)
+
+
+def in_words(exams: Sized) -> str:
+    """How many exams these are, such as `1,234 exams`."""
+    return f"{len(exams):,} {'exam' if len(exams) == 1 else 'exams'}"
 
 
 def write_stdout(data: bytes) -> None:

@@ -1,0 +1,42 @@
+"""Exams that Proctor changed and no CSV has: the query that finds them, and the CSV that they are written to."""
+
+import os
+from pathlib import Path
+
+from app import logs, settings
+from app.commands.recover.found import acknowledge, take_found
+from app.commands.recover.log import take_log
+from app.commands.recover.query import print_query, query_for
+from app.commands.recover.stdout import to_stdout
+from app.recovery.options import Options
+from app.signals import Stop
+
+
+def recover(options: Options, stop: Stop) -> int:
+    """Do what the options say; return the exit code.
+
+    Raises:
+        Failure: it cannot be done. Then nothing was changed, or doing it again does the rest.
+        Interrupted: a signal was received while something was read; nothing was changed.
+    """
+    _configure_logs()
+    directory = options.directory
+    if directory is None:
+        if options.found or options.log:
+            return to_stdout(options, stop)
+        return print_query(options.windows, [], options)
+    if options.log:
+        return take_log(directory, options.log, options, stop)
+    if options.found:
+        return take_found(directory, options.found, options, stop)
+    if options.acknowledge is not None:
+        return acknowledge(directory, options.acknowledge)
+    return query_for(directory, options)
+
+
+def _configure_logs() -> None:
+    """Take LOG_LEVEL and LOG_FORMAT from the environment. No other setting is needed, so none is looked up."""
+    nowhere = Path(os.devnull)
+    environment = {name: os.environ[name] for name in ("LOG_LEVEL", "LOG_FORMAT") if name in os.environ}
+    configuration = settings.read(environment, secrets_dir=nowhere, dotenv=nowhere / "none")
+    logs.configure(configuration["LOG_LEVEL"].value, configuration["LOG_FORMAT"].value)

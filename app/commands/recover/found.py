@@ -1,0 +1,89 @@
+"""The second step: the exams that the query found, or a note, resolve the windows."""
+
+import logging
+from datetime import UTC, datetime
+from pathlib import Path
+
+from app.commands.recover.held import held
+from app.exceptions import ExitCode
+from app.logs import log_event, timestamp
+from app.model import Exam
+from app.output.past_runs import PastRun
+from app.recovery.csvs import csvs_in, not_in
+from app.recovery.found import Found, read_found, read_unverified, verify_time, verify_zone_is_known
+from app.recovery.options import Options
+from app.recovery.query import Period
+from app.recovery.resolution import Resolution, new_csv, resolve
+from app.recovery.texts import in_words
+from app.recovery.windows import bounds, read_runs, shown
+from app.signals import FIRST, Stop
+
+
+def take_found(directory: Path, source: Path, options: Options, stop: Stop) -> int:
+    """Write the exams of a list that are in no CSV to one of their own, and resolve the windows that it covers."""
+    with held(directory):
+        _, unresolved = read_runs(directory)
+    if not unresolved:
+        return ExitCode.OK
+    found = read_list(source, options, stop)
+    with held(directory):
+        _, unresolved = read_runs(directory)
+        covered = [window for window in unresolved if options.unverified or _is_covered(window, found)]
+        verify_time(found, covered)
+        with stop.interruptible(FIRST):
+            exams = not_in([*csvs_in(directory), *options.csvs], found.exams.values())
+        if not exams and not options.unverified:
+            verify_zone_is_known(found)
+        if covered:
+            _resolve_by(directory, exams, covered, unresolved[covered[0]][0])
+    others = [window for window in unresolved if window not in covered]
+    for window in others:
+        message = f"Still unresolved, as the query did not ask for it: {shown(window)}. Print the query again."
+        log_event(logging.ERROR, "unresolved", message, **bounds(window))
+    return ExitCode.RESPONSES_LOST if others else ExitCode.OK
+
+
+def read_list(source: Path, options: Options, stop: Stop) -> Found:
+    """Read the result of the query, or a list from elsewhere."""
+    with stop.interruptible(FIRST):  # where mysql asks for a password, say
+        return read_unverified(source) if options.unverified else read_found(source)
+
+
+def _is_covered(window: Period, found: Found) -> bool:
+    return any(asked.window.holds(window) for asked in found.asked)
+
+
+def _resolve_by(directory: Path, exams: list[Exam], windows: list[Period], run: PastRun) -> None:
+    csv = new_csv(directory, run.summary.stem, "recovered") if exams else None
+    how = f"recovered: {in_words(exams) if exams else 'no exam was missing'}"
+    if len(windows) > 1:
+        how += f" of {len(windows)} windows"
+    if csv:
+        how += f", in {csv.name}"
+    resolution = Resolution(windows, how, timestamp(datetime.now(UTC)), csv.name if csv else None, len(exams))
+    resolve(directory, resolution, exams)
+    _log_resolved(resolution)
+
+
+def acknowledge(directory: Path, note: str) -> int:
+    """Resolve all windows with a note."""
+    with held(directory):
+        _, unresolved = read_runs(directory)
+        if unresolved:
+            at = timestamp(datetime.now(UTC))
+            resolution = Resolution(list(unresolved), f"acknowledged: {note}", at, csv=None, exams=None)
+            resolve(directory, resolution, [])
+            _log_resolved(resolution)
+    return ExitCode.OK
+
+
+def _log_resolved(resolution: Resolution) -> None:
+    for window in resolution.windows:
+        log_event(
+            logging.INFO,
+            "resolved",
+            f"Resolved: {shown(window)} ({resolution.how}).",
+            **bounds(window),
+            csv=resolution.csv,
+            exams=resolution.exams,
+        )

@@ -1,0 +1,58 @@
+"""The first step: the query for all unresolved windows, or for those that the options name."""
+
+import logging
+from datetime import UTC, datetime
+from pathlib import Path
+
+from app.exceptions import ExitCode
+from app.logs import log_event, timestamp
+from app.output.past_runs import PastRun
+from app.recovery.known import known_exams
+from app.recovery.options import Options
+from app.recovery.query import Period, query
+from app.recovery.texts import write_stdout
+from app.recovery.windows import bounds, read_runs, shown, warn_of_unreported
+
+_LIMIT = 100  # the exam service's expireExamLimit by default
+
+
+def query_for(directory: Path, options: Options) -> int:
+    """Print the query for all windows of a directory that are unresolved."""
+    runs, unresolved = read_runs(directory)
+    warn_of_unreported(directory)
+    if not unresolved:
+        return ExitCode.OK
+    for window, (run, lost) in unresolved.items():
+        log_event(
+            logging.WARNING,
+            "unresolved",
+            f"Unresolved: {shown(window)}, in the run for {run.client_name} of {timestamp(run.started)}. Each lost"
+            f" response can hold up to {_LIMIT} exams (expireExamLimit's default). Reason: {lost.reason}.",
+            summary=run.summary.name,
+            **bounds(window),
+        )
+    return print_query(list(unresolved), runs, options)
+
+
+def print_query(windows: list[Period], runs: list[PastRun], options: Options) -> int:
+    """Print the query for these windows, with exams of `runs` to verify the time zone, and log when to run it."""
+    known = known_exams(runs, windows)
+    if not known:
+        log_event(
+            logging.WARNING,
+            "query",
+            "No CSV here has an exam with which the time zone of the database could be verified; the query assumes"
+            f" {options.zone.name}. Look up status_changed_at in exam.exam_event for an exam of any run: if it is not"
+            " within the time of that run, print the query again with --database-zone.",
+        )
+    write_stdout(query(windows, known, options.zone).encode())
+    latest = max(window.end for window in windows)
+    when = "now" if latest <= datetime.now(UTC) else f"after {timestamp(latest)}, as Proctor may be working until then"
+    how = f"{options.directory} --found -" if options.directory else "--found - --csv YOUR.csv"
+    log_event(
+        logging.INFO,
+        "query",
+        f"Run the query {when}: mysql -N exam < query.sql | python -m app recover {how}",
+        not_before=timestamp(latest),
+    )
+    return ExitCode.OK
