@@ -46,7 +46,9 @@ def test_a_pod_deleted_while_no_other_can_be_started_is_replaced_later(deploy: D
         deployment.release_after_sigterm(pod)
         deployment.wait_for_summary()
     deployment.wait("job/run", "Complete")
-    assert outcomes(deployment) == [("interrupted", 143), ("drained", 0)]
+    interrupted, *others = outcomes(deployment)
+    assert interrupted == ("interrupted", 143)
+    assert set(others) == {("drained", 0)}  # a controller manager that has just started may create two pods
     deployment.assert_each_exam_has_one_row()
 
 
