@@ -4,7 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from signal import SIGINT, SIGTERM
@@ -155,7 +155,10 @@ def await_connecting(process: Popen[bytes], port: int) -> None:
     give_up = time.monotonic() + PATIENCE
     sockets = set[str]()
     while time.monotonic() < give_up:
-        own = {os.readlink(link) for link in Path(f"/proc/{process.pid}/fd").iterdir() if link.is_symlink()}
+        own = set[str]()
+        for link in Path(f"/proc/{process.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed since it was listed
+                own.add(os.readlink(link))
         for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
             fields = line.split()
             if fields[3] == "02" and fields[2].endswith(f":{port:04X}"):
