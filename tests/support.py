@@ -150,3 +150,12 @@ Run = Callable[..., Result]
 
 Serve = Callable[[int, dict[str, str], bytes], str]
 """Starts a server that responds to every request with the same status, headers and body; returns its URL."""
+
+
+def output_of(command: list[str], *, typed: str | None = None, **options: Any) -> str:
+    """Run a command that must succeed, with what is typed into it; returns its stdout. Options are subprocess.run's."""
+    result: subprocess.CompletedProcess[str] = subprocess.run(
+        command, input=typed, capture_output=True, text=True, check=False, **options
+    )
+    assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+    return result.stdout

@@ -15,7 +15,7 @@ from typing import Any
 
 from app.simulator import Scenario, Simulator
 from tests.containers.test_docker import plain, write_secrets
-from tests.support import ROOT, expired, rows_of
+from tests.support import ROOT, expired, output_of, rows_of
 
 IMAGE = "cluster.test/force-submit-proctor:tested"
 PATIENCE = 150  # seconds after which something that does not happen fails a test
@@ -109,18 +109,7 @@ class Deployment:
         return self._output(["kubectl", *arguments], content)
 
     def _output(self, command: list[str], content: str | None = None) -> str:
-        result = subprocess.run(
-            command,
-            cwd=self.root,
-            env=self._environment,
-            input=content,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=PATIENCE * 2,
-        )
-        assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
-        return result.stdout
+        return output_of(command, typed=content, cwd=self.root, env=self._environment, timeout=PATIENCE * 2)
 
     def create(self, manifest: dict[str, Any]) -> None:
         self.kubectl("create", "-f", "-", content=json.dumps(manifest))

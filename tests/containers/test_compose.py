@@ -1,31 +1,13 @@
 """The compose stack, run by the real docker compose from the file as it is: what a user asks of it."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from app.simulator import Scenario, Simulator
-from tests.containers.engine import Engine
+from app.simulator import Simulator
 from tests.containers.stack import Stack
 from tests.containers.test_docker import is_secret
 from tests.support import expired
-
-
-@pytest.fixture
-def proctor(engine: Engine) -> Iterator[Simulator]:
-    with Simulator(Scenario(), host=engine.host) as simulator:
-        yield simulator
-        simulator.release.set()
-
-
-@pytest.fixture
-def stack(engine: Engine, proctor: Simulator, tmp_path: Path) -> Iterator[Stack]:
-    stack = Stack(engine, tmp_path, proctor)
-    yield stack
-    proctor.release.set()
-    stack.close()
 
 
 def test_up_checks_the_configuration_and_expires_nothing(stack: Stack, proctor: Simulator) -> None:

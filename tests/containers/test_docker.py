@@ -10,18 +10,12 @@ from pathlib import Path
 import pytest
 
 from app import __version__
-from app.simulator import Scenario, Simulator
+from app.simulator import Simulator
 from tests.containers.engine import IMAGE, Engine
 from tests.support import ROOT, expired, rows_of
 
 HARDENED = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges:true"]
 UID = 10001
-
-
-@pytest.fixture
-def proctor(engine: Engine) -> Iterator[Simulator]:
-    with Simulator(Scenario(), host=engine.host) as simulator:
-        yield simulator
 
 
 @pytest.fixture

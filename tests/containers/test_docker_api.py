@@ -7,9 +7,6 @@ import pytest
 
 from tests.containers.engine import IMAGE
 from tests.containers.stack import Stack
-from tests.containers.test_compose import proctor, stack
-
-__all__ = ["proctor", "stack"]
 
 CLIENT = """
 import http.client, json, sys

@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import yaml
 
 from app.exceptions import ExitCode
 from app.settings.declarations import DECLARATIONS
-from app.simulator import Scenario, Simulator
+from app.simulator import Simulator
 from tests.containers.engine import IMAGE, Engine
 from tests.containers.test_docker import plain, write_secrets
 from tests.support import ROOT, expired, rows_of
@@ -22,12 +21,6 @@ OLDEST, NEWEST = "1.31", "1.37"
 Manifest = dict[str, Any]
 Rendered = dict[str, Manifest]
 """The manifests by kind."""
-
-
-@pytest.fixture
-def proctor(engine: Engine) -> Iterator[Simulator]:
-    with Simulator(Scenario(), host=engine.host) as proctor:
-        yield proctor
 
 
 @pytest.fixture

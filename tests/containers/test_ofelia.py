@@ -15,11 +15,9 @@ import pytest
 from app.simulator import Simulator
 from tests.containers.mail import MailServer, mail_server
 from tests.containers.stack import FINISHED, LOG, SOON, Stack
-from tests.containers.test_compose import proctor, secrets_in, stack
+from tests.containers.test_compose import secrets_in
 from tests.containers.test_docker import UID
 from tests.support import expired, rows_of
-
-__all__ = ["proctor", "stack"]
 
 
 @pytest.fixture

@@ -5,23 +5,15 @@ import re
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from app.simulator import Scenario, Simulator
-from tests.containers.engine import Engine
+from app.simulator import Simulator
 from tests.containers.stack import FINISHED, LATER, SOON
 from tests.containers.test_docker import plain
 from tests.documents import commands
-from tests.support import PATIENCE, ROOT, expired, rows_of
-
-
-@pytest.fixture
-def proctor(engine: Engine) -> Iterator[Simulator]:
-    with Simulator(Scenario(), host=engine.host) as simulator:
-        yield simulator
+from tests.support import PATIENCE, ROOT, expired, output_of, rows_of
 
 
 @pytest.fixture
@@ -41,18 +33,8 @@ def clone(tmp_path: Path, proctor: Simulator) -> Path:
 
 def bash(clone: Path, script: str, typed: str = "") -> str:
     """Run a script in an operator's shell, with what is typed into it; returns its stdout."""
-    result = subprocess.run(
-        ["bash", "-euc", script],
-        cwd=clone,
-        env=environment(clone),
-        input=typed,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE * 5,
-    )
-    assert result.returncode == 0, f"{script}\n{result.stdout}\n{result.stderr}"
-    return result.stdout
+    command = ["bash", "-euc", script]
+    return output_of(command, typed=typed, cwd=clone, env=environment(clone), timeout=PATIENCE * 5)
 
 
 def first_line(clone: Path, command: str, pattern: str) -> str:

@@ -19,9 +19,9 @@ _LIMIT = 100  # the exam service's expireExamLimit by default
 def query_for(directory: Path, options: Options) -> int:
     """Print the query for all windows of a directory that are unresolved."""
     runs, unresolved = read_runs(directory)
-    warn_of_unreported(directory)
     if not unresolved:
         return ExitCode.OK
+    warn_of_unreported(directory)
     for window, (run, lost) in unresolved.items():
         log_event(
             logging.WARNING,
