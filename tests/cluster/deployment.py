@@ -150,13 +150,12 @@ class Deployment:
         """Wait until there is a summary on the volume, which does not need the cluster."""
         self.run("until ls volume/*.json; do sleep 1; done")
 
-    def wait_for_event(self, reason: str) -> str:
-        """Wait for an event with that reason, such as `FailedMount`; returns its message."""
+    def wait_for_event(self, reason: str, text: str = "") -> None:
+        """Wait for an event with that reason, such as `FailedMount`, whose message has that text."""
         columns = "custom-columns=REASON:.reason,MESSAGE:.message"
         with self._lines("get", "events", "--watch", "--no-headers", "-o", columns) as lines:
-            found = next((line for line in lines if line.split(maxsplit=1)[0] == reason), None)
-        assert found, f"There was no event {reason}"
-        return found.split(maxsplit=1)[1]
+            found = any(line.split(maxsplit=1)[0] == reason and text in line for line in lines)
+        assert found, f"There was no event {reason} {text}"
 
     def wait_for_log(self, pod: str, text: str) -> None:
         """Wait until the log of a pod has that text."""

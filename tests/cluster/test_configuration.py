@@ -47,8 +47,8 @@ def test_a_missing_secret_is_named_in_describe(deploy: Deploy) -> None:
     deployment = deploy()
     deployment.kubectl("delete", "secret", "force-submit-proctor")
     deployment.start("run")
-    deployment.wait_for_event("FailedMount")
-    assert 'secret "force-submit-proctor" not found' in describe(deployment)
+    deployment.wait_for_event("FailedMount", message := 'secret "force-submit-proctor" not found')
+    assert message in describe(deployment)
 
 
 def test_an_image_that_cannot_be_pulled_is_named_in_describe(prepare: Deploy) -> None:
@@ -59,8 +59,8 @@ def test_an_image_that_cannot_be_pulled_is_named_in_describe(prepare: Deploy) ->
     deployment.write_secrets()
     deployment.apply()
     deployment.start("run")
-    deployment.wait_for_event("Failed")
-    assert 'Failed to pull image "registry.invalid/force-submit-proctor' in describe(deployment)
+    deployment.wait_for_event("Failed", message := 'Failed to pull image "registry.invalid/force-submit-proctor')
+    assert message in describe(deployment)
 
 
 def test_a_claim_without_a_volume_is_named_in_describe_and_the_run_starts_once_there_is_one(prepare: Deploy) -> None:
@@ -71,8 +71,8 @@ def test_a_claim_without_a_volume_is_named_in_describe_and_the_run_starts_once_t
     deployment.start("run")
     with ThreadPoolExecutor() as background:
         log = background.submit(deployment.run, "until kubectl logs -f job/run | grep .; do sleep 1; done")
-        deployment.wait_for_event("FailedScheduling")
-        assert "unbound immediate PersistentVolumeClaims" in describe(deployment)
+        deployment.wait_for_event("FailedScheduling", message := "unbound immediate PersistentVolumeClaims")
+        assert message in describe(deployment)
         deployment.create_volume()
         assert "Done: 250 exams" in log.result()
     deployment.wait("job/run", "Complete")

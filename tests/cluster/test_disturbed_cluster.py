@@ -65,7 +65,7 @@ def test_a_drain_waits_for_the_call_and_another_pod_goes_on_after_it(deploy: Dep
         drained.result()
     assert outcomes(deployment) == [("interrupted", 143)]
     deployment.assert_each_exam_has_one_row()
-    assert "unschedulable" in deployment.wait_for_event("FailedScheduling")
+    deployment.wait_for_event("FailedScheduling", "unschedulable")
     assert len(deployment.proctor.record) == 1
     deployment.kubectl("uncordon", node)
     deployment.wait(f"job/{job}", "Complete")

@@ -64,7 +64,7 @@ def test_of_two_runs_at_once_the_second_expires_nothing_and_tries_again_later(de
     deployment.wait_for_held_call()
     deployment.start("second")
     deployment.kubectl("wait", "job/second", "--for=jsonpath={.status.failed}=1", f"--timeout={PATIENCE}s")
-    assert deployment.exit_codes("second")[0] == 75
+    assert terminated(deployment.pods("second")[0])["exitCode"] == 75
     deployment.proctor.release.set()
     deployment.wait("job/first", "Complete")
     deployment.wait("job/second", "Complete")
