@@ -1,6 +1,8 @@
 """What holds for every exam text, every response and every scenario, however calls fail."""
 
+import csv
 import gc
+import io
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -69,8 +71,20 @@ def test_every_exam_text_is_read_back_from_the_csv(batches: list[list[Exam]]) ->
         with report_on(Path(name)) as report:
             for batch in batches:
                 report.write(batch)
-        (csv,) = Path(name).glob("*.csv")
-        assert rows_in(csv) == [exam for batch in batches for exam in batch]
+        (path,) = Path(name).glob("*.csv")
+        assert rows_in(path) == [exam for batch in batches for exam in batch]
+
+
+@moderately
+@given(rows=st.lists(exams, max_size=5))
+@example(rows=[Exam("", ",", "", "", "")])
+@example(rows=[Exam("", '"', "", "", "")])
+@example(rows=[Exam("", "\r", "", "", "")])
+@example(rows=[Exam("", "\n", "", "", "")])
+def test_cells_are_quoted_exactly_where_they_must_be(rows: list[Exam]) -> None:
+    expected = io.StringIO(newline="")
+    csv.writer(expected).writerows(rows)
+    assert csv_bytes(rows) == expected.getvalue().encode()
 
 
 @moderately
