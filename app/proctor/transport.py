@@ -6,7 +6,7 @@ Which of the last two it was decides whether exams may have been expired unseen;
 import ssl
 import time
 from functools import cache
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
 import requests
@@ -39,6 +39,15 @@ class IncompleteResponse(Transient):
     """The request was sent, and no complete response was received."""
 
 
+class _Last(NamedTuple):
+    """The last response: from where, on which socket, when it ended (monotonic), after how many seconds."""
+
+    server: str
+    socket: Any
+    ended: float
+    seconds: float
+
+
 class Transport:
     """Sends requests one after the other, over one connection as long as that is safe.
 
@@ -53,7 +62,7 @@ class Transport:
         self._verify = verify
         self._adapter = Adapter(stop)
         self._proxies_for = cache(get_environ_proxies)
-        self._reuse_until = 0.0
+        self._last: _Last | None = None
         self._keeps_connections: dict[str, bool] = {}  # by host and port
 
     @classmethod
@@ -99,10 +108,11 @@ class Transport:
             Misconfigured: the URL, a proxy or TLS is set up wrongly; the server did not process the request.
             Interrupted: a signal ended the wait for a connection or a response; `sent` says which.
         """
-        if time.monotonic() > self._reuse_until:
+        url = str(request.url)
+        server = urlsplit(url).netloc
+        if not self._may_reuse(server):
             self._adapter.close()
         exchange = self._adapter.exchange = Exchange(self._read_timeout, ended_by)
-        url = str(request.url)
         began = time.monotonic()
         try:
             with self._adapter.send(
@@ -115,30 +125,29 @@ class Transport:
                 body = _body(received)
         except Exception as error:
             self._adapter.close()
-            self._keeps_connections[_server(url)] = False
+            self._last, self._keeps_connections[server] = None, False
             if not exchange.sent:
                 raise of_unsent(error, url) or error from error
             raise of_sent(error, url) or IncompleteResponse(reason_of(error)) from error
         ended = time.monotonic()
         response = Response(received.status_code, received.headers, body, ended - (exchange.sent_at or began), secrets)
-        self._reuse_until = ended + _REUSE_WITHIN if self._may_reuse(exchange, url, ended - began) else 0
+        self._last = _Last(server, exchange.socket, ended, ended - began)
         if failure := of_response(response, url):
             raise failure
         return response
 
-    def _may_reuse(self, exchange: Exchange, url: str, seconds: float) -> bool:
-        """Whether the connection can be trusted with another request after a response that took so many seconds."""
-        server = _server(url)
-        if server not in self._keeps_connections:
+    def _may_reuse(self, server: str) -> bool:
+        """Whether an open connection to a server can be trusted with another request."""
+        last, now = self._last, time.monotonic()
+        if not last or last.seconds >= _REUSE_AFTER or now >= last.ended + _REUSE_WITHIN:
+            return False
+        if server == last.server and server not in self._keeps_connections:
             try:
-                self._keeps_connections[server] = not wait_for_read(exchange.socket, _CLOSES_WITHIN)
+                seconds = max(last.ended + _CLOSES_WITHIN - now, 0)
+                self._keeps_connections[server] = not wait_for_read(last.socket, seconds)
             except (OSError, ValueError):  # it said that it would close, and is closed
                 return False
-        return self._keeps_connections[server] and seconds < _REUSE_AFTER
-
-
-def _server(url: str) -> str:
-    return urlsplit(url).netloc
+        return self._keeps_connections.get(server, False)
 
 
 def _body(received: requests.Response) -> bytes:
