@@ -4,7 +4,7 @@ import logging
 import time
 
 from app.exceptions import CredentialsRejected, Failure, Outcome, TooManyLost, Transient, Unavailable
-from app.logs import log_event, timestamp
+from app.logs import log_event
 from app.model import Batch, Exam, Moment, Window
 from app.output.csv_report import CsvReport
 from app.output.summary import Summary
@@ -103,14 +103,12 @@ class _Calls:
         now = Moment.now()
         window = Window.of_call(began, now, reason, grace=grace)
         self._summary.add_lost(window, now)
-        start, end = timestamp(window.start), timestamp(window.end)
         log_event(
             logging.ERROR,
             "response_lost",
-            f"The response to an expire request was lost: exams that Proctor changed from {start} to {end} may be"
+            f"The response to an expire request was lost: exams that Proctor changed {window.period} may be"
             f" missing from the CSV. Reason: {reason}.",
-            start=start,
-            end=end,
+            **window.period.bounds(),
             reason=reason,
         )
 

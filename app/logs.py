@@ -5,6 +5,7 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
+from app.model import timestamp
 from app.streams import printable, wait_writable, write_chunk
 
 log = logging.getLogger("app")
@@ -25,16 +26,6 @@ def configure(level: str, form: str) -> None:
     log.handlers = [handler]
     log.setLevel(level)
     log.propagate = False
-
-
-def timestamp(moment: datetime) -> str:
-    """UTC in ISO 8601 with milliseconds, as in every log line and summary."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def parse_timestamp(text: str) -> datetime:
-    """The time in UTC that a text of `timestamp` stands for; raises ValueError, TypeError or OverflowError."""
-    return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def _time_of(record: logging.LogRecord) -> str:

@@ -1,4 +1,4 @@
-"""The values that a run deals with: exams, batches of them, moments, and the windows of lost responses."""
+"""The values that a run deals with: exams and batches, moments and periods, and the windows of lost responses."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -6,7 +6,18 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Self
 
-_SET = timedelta(seconds=1)  # less is how far a clock is out, or how it is put right gradually
+# A clock that differs by less was not set: clocks drift, and are put right gradually.
+_CLOCK_SET = timedelta(seconds=1)
+
+
+def timestamp(moment: datetime) -> str:
+    """UTC in ISO 8601 with milliseconds, as in every log line and summary."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def parse_timestamp(text: str) -> datetime:
+    """The time in UTC that a text of `timestamp` stands for; raises ValueError, TypeError or OverflowError."""
+    return datetime.fromisoformat(text).astimezone(UTC)
 
 
 class Exam(NamedTuple):
@@ -63,12 +74,40 @@ class Moment(NamedTuple):
         return (self.wall - earlier.wall) - timedelta(seconds=self.monotonic - earlier.monotonic)
 
 
+class Period(NamedTuple):
+    """A stretch of time, in UTC. In a sentence it reads `from … to …`."""
+
+    start: datetime
+    end: datetime
+
+    @classmethod
+    def parse(cls, start: str, end: str) -> Self:
+        """The period between two texts of `timestamp`; raises as `parse_timestamp` does."""
+        return cls(parse_timestamp(start), parse_timestamp(end))
+
+    def __str__(self) -> str:
+        return f"from {timestamp(self.start)} to {timestamp(self.end)}"
+
+    def holds(self, other: "Period") -> bool:
+        """Whether the other one lies within this one."""
+        return self.start <= other.start and other.end <= self.end
+
+    def bounds(self) -> dict[str, str]:
+        """Its bounds as log events and summaries have them."""
+        return {"start": timestamp(self.start), "end": timestamp(self.end)}
+
+
 class Window(NamedTuple):
     """The time of a call whose response was lost: exams that Proctor changed in it may be in no CSV."""
 
     start: datetime
     end: datetime
     reason: str
+
+    @property
+    def period(self) -> Period:
+        """The time alone."""
+        return Period(self.start, self.end)
 
     @classmethod
     def of_call(
@@ -91,7 +130,7 @@ class Window(NamedTuple):
         `read_at` is when the clock was read for this window.
         """
         shift = other.clock_set_since(read_at)
-        if abs(shift) < _SET:
+        if abs(shift) < _CLOCK_SET:
             return self
         return self.joined(Window(self.start + shift, self.end + shift, self.reason))
 

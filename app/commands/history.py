@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from app.exceptions import ExitCode
-from app.logs import timestamp
+from app.model import timestamp
 from app.output.files import name_in_files, partials_in, summary_of
 from app.output.lock import is_locked
 from app.output.past_runs import PastRun, past_runs, unresolved_windows
@@ -42,8 +42,8 @@ def _print_table(runs: list[PastRun]) -> None:
         bar = "#" * -(-run.exams * _BAR // most)
         print_line(_COLUMNS.format(*_cells(run, width), bar).rstrip())
     resolved = [window for run in runs for window in run.lost if window.resolved]
-    for start, end, how in dict.fromkeys((window.start, window.end, window.resolved) for window in resolved):
-        print_line(f"From {timestamp(start)} to {timestamp(end)}: {how}.")
+    for period, how in dict.fromkeys((window.period, window.resolved) for window in resolved):
+        print_line(f"From {timestamp(period.start)} to {timestamp(period.end)}: {how}.")
 
 
 def _cells(run: PastRun, width: int) -> tuple[object, ...]:
@@ -69,11 +69,8 @@ def _or_dash(value: object) -> str:
 
 def _lost(runs: list[PastRun], directory: Path) -> Iterator[str]:
     windows = unresolved_windows(runs)
-    for _, window in windows:
-        yield (
-            f"Unresolved: exams that Proctor changed from {timestamp(window.start)} to {timestamp(window.end)} may be"
-            f" in no CSV ({window.reason})."
-        )
+    for period, (_, window) in windows.items():
+        yield f"Unresolved: exams that Proctor changed {period} may be in no CSV ({window.reason})."
     if windows:
         yield f"Recover them: python -m app recover {directory}"
 

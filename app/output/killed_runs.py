@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from app.exceptions import Outcome
-from app.logs import log_event, parse_timestamp, timestamp
-from app.model import Moment, Window
+from app.logs import log_event
+from app.model import Moment, Period, Window
 from app.output.csv_report import HEADER
 from app.output.files import (
     RunName,
@@ -102,7 +102,7 @@ def _lost_in(summary: Path) -> list[Window] | None:
     """The windows that a summary lists and nobody has resolved; None where there is none that can be read."""
     try:
         lost = [one for one in json.loads(summary.read_bytes())["lost"] if not one.get("resolved")]
-        return [Window(parse_timestamp(one["start"]), parse_timestamp(one["end"]), str(one["reason"])) for one in lost]
+        return [Window(*Period.parse(one["start"], one["end"]), str(one["reason"])) for one in lost]
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
 
@@ -128,9 +128,8 @@ def _report_killed(csv: Path, name: RunName, exams: Counter[str], lost: list[Win
         message += ", and it was killed between two calls: nothing is missing."
         log_event(logging.WARNING, "killed_run", message, csv=csv.name)
     for window in lost:
-        start, end = timestamp(window.start), timestamp(window.end)
-        message += f"; exams that Proctor changed from {start} to {end} may be in no CSV."
-        log_event(logging.ERROR, "killed_run", message, csv=csv.name, start=start, end=end)
+        message += f"; exams that Proctor changed {window.period} may be in no CSV."
+        log_event(logging.ERROR, "killed_run", message, csv=csv.name, **window.period.bounds())
     summary = Summary(name.client, None, began=Moment.of_unknown_boot(name.started))
     summary.outcome = Outcome.KILLED
     summary.message = message

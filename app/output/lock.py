@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from app.exceptions import Busy
-from app.logs import parse_timestamp, timestamp
-from app.model import Moment
+from app.model import Moment, parse_timestamp, timestamp
 from app.output.files import opener
 
 LOCK = ".lock"

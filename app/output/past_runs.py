@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from app.exceptions import ExitCode
-from app.logs import parse_timestamp
+from app.model import Period, parse_timestamp
 from app.output.files import partials_in, summary_of
 from app.output.lock import is_locked
 
@@ -15,8 +15,7 @@ from app.output.lock import is_locked
 class LostWindow(NamedTuple):
     """The window of a lost response, and how it was resolved, if it was."""
 
-    start: datetime
-    end: datetime
+    period: Period
     reason: str
     resolved: str | None
 
@@ -54,6 +53,10 @@ class PastRun(NamedTuple):
         return self.exit_code == ExitCode.OK or recovered
 
 
+Unresolved = dict[Period, tuple[PastRun, LostWindow]]
+"""Unresolved windows in order, each once with the first run that has it."""
+
+
 def past_runs(directory: Path) -> tuple[list[PastRun], list[str]]:
     """All runs that left a summary, oldest first, and a sentence for each summary that cannot be read."""
     runs: list[PastRun] = []
@@ -78,16 +81,16 @@ def without_summary(directory: Path) -> list[Path]:
     ]
 
 
-def unresolved_windows(runs: Iterable[PastRun]) -> list[tuple[PastRun, LostWindow]]:
-    """The unresolved windows in order, each once with the first run that has it.
+def unresolved_windows(runs: Iterable[PastRun]) -> Unresolved:
+    """The windows of these runs that are not resolved yet.
 
     The window of a killed run is also in the summary of the run after it.
     """
-    found: dict[tuple[datetime, datetime], tuple[PastRun, LostWindow]] = {}
+    found: Unresolved = {}
     for run in runs:
         for window in run.unresolved:
-            found.setdefault((window.start, window.end), (run, window))
-    return [found[times] for times in sorted(found)]
+            found.setdefault(window.period, (run, window))
+    return dict(sorted(found.items()))
 
 
 def _past_run(path: Path, summary: dict[str, Any]) -> PastRun:
@@ -111,8 +114,7 @@ def _past_run(path: Path, summary: dict[str, Any]) -> PastRun:
 def _lost_window(window: dict[str, Any]) -> LostWindow:
     resolved = window.get("resolved")
     return LostWindow(
-        parse_timestamp(window["start"]),
-        parse_timestamp(window["end"]),
+        Period.parse(window["start"], window["end"]),
         str(window["reason"]),
         str(resolved["how"]) if resolved else None,
     )

@@ -9,8 +9,8 @@ from typing import Any
 
 from app import __version__
 from app.exceptions import Ending, ExitCode, Outcome, OutputFailed, exit_code
-from app.logs import log_event, timestamp
-from app.model import STATUSES, Exam, Moment, Window
+from app.logs import log_event
+from app.model import STATUSES, Exam, Moment, Window, timestamp
 
 _STATUS = attrgetter("updatedExamStatus")
 
@@ -103,14 +103,12 @@ class Summary:
             return window
         wider = window.by_clock_at(self.began, read_at).by_clock_at(now, read_at)
         if wider != window:
-            start, end = timestamp(wider.start), timestamp(wider.end)
             log_event(
                 logging.ERROR,
                 "response_lost",
-                f"The clock was set during the run. So exams that Proctor changed from {start} to {end} may be in no"
-                f" CSV, rather than from {timestamp(window.start)} to {timestamp(window.end)}.",
-                start=start,
-                end=end,
+                f"The clock was set during the run. So exams that Proctor changed {wider.period} may be in no"
+                f" CSV, rather than {window.period}.",
+                **wider.period.bounds(),
                 reason=wider.reason,
             )
         return wider
@@ -167,8 +165,5 @@ class Summary:
             "exams": {status: self.exams[status] for status in (*STATUSES, "unknown")},
             "calls": self.calls,
             "retries": self.retries,
-            "lost": [
-                {"start": timestamp(window.start), "end": timestamp(window.end), "reason": window.reason}
-                for window in self.lost
-            ],
+            "lost": [{**window.period.bounds(), "reason": window.reason} for window in self.lost],
         }

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from app.exceptions import TooEarly, UnexpectedResponse
-from app.logs import parse_timestamp, timestamp
-from app.model import STATUSES, Exam
+from app.model import STATUSES, Exam, Period, timestamp
 from app.recovery.csvs import STUDENT, UUID, is_well_formed
-from app.recovery.query import ASKED_WINDOW, KNOWN_EXAM, Period
+from app.recovery.query import ASKED_WINDOW, KNOWN_EXAM
 from app.recovery.texts import lines, shown
 from app.recovery.zones import Zone, parse_zone, readings
 
@@ -77,10 +76,10 @@ def read_unverified(source: Path) -> Found:
         try:
             if cells[0] == ASKED_WINDOW:
                 _, start, end, zone, at = cells
-                asked.append(Asked(_period(start, end), parse_zone(zone), _time(at).replace(tzinfo=UTC)))
+                asked.append(Asked(Period.parse(start, end), parse_zone(zone), _time(at).replace(tzinfo=UTC)))
             elif cells[0] == KNOWN_EXAM:
                 _, start, exam_id, end, times = cells
-                known.append(Changes(exam_id, _period(start, end), _times(times)))
+                known.append(Changes(exam_id, Period.parse(start, end), _times(times)))
             else:
                 exam = _exam(cells)
                 exams.setdefault(exam.examId.lower(), exam)
@@ -167,10 +166,6 @@ def _what_is_wrong(cells: list[str]) -> str:
     if not STUDENT.fullmatch(exam.studentId):
         return "its fourth cell is not the id of a student"
     return f"its fifth cell is not {' or '.join(STATUSES)}"
-
-
-def _period(start: str, end: str) -> Period:
-    return Period(parse_timestamp(start), parse_timestamp(end))
 
 
 def _time(text: str) -> datetime:

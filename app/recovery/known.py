@@ -3,9 +3,10 @@
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from app.model import Period
 from app.output.past_runs import PastRun
 from app.recovery.csvs import first_exam
-from app.recovery.query import KnownExam, Period
+from app.recovery.query import KnownExam
 
 
 def known_exams(runs: Collection[PastRun], windows: Collection[Period]) -> list[KnownExam]:
@@ -20,7 +21,7 @@ def _nearest(runs: Collection[PastRun], window: Period) -> KnownExam | None:
 
 def _known(runs: Collection[PastRun]) -> Iterator[KnownExam]:
     for run in runs:
-        ended = run.ended or max((window.end for window in run.lost), default=None)
+        ended = run.ended or max((window.period.end for window in run.lost), default=None)
         exam = first_exam(_csv_of(run))
         was_set = ended and ended < run.started  # the clock: neither of the two tells when an exam was changed
         if ended and not was_set and exam:

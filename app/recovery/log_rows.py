@@ -8,8 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from app.logs import log_event, parse_timestamp
-from app.model import STATUSES, Exam
+from app.logs import log_event
+from app.model import STATUSES, Exam, parse_timestamp
 from app.recovery.texts import lines, shown
 
 # Other tools put their own words before a line, such as the name of a container.

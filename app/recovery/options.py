@@ -5,8 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from app.logs import parse_timestamp
-from app.recovery.query import Period
+from app.model import Period, parse_timestamp
 from app.recovery.zones import Zone, parse_zone
 
 SUMMARY = "print the query for exams of lost responses; write the exams it finds to a CSV"

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import NamedTuple
 
-from app.logs import timestamp
+from app.model import Period, timestamp
 from app.recovery.zones import Zone, readings
 
 KNOWN_EXAM = "known exam"
@@ -42,16 +42,6 @@ SELECT '{kind}', '{start}', '{end}', '{zone}', UTC_TIMESTAMP()
 """
 
 
-class Period(NamedTuple):
-    """A stretch of time, in UTC."""
-
-    start: datetime
-    end: datetime
-
-    def holds(self, other: "Period") -> bool:
-        return self.start <= other.start and other.end <= self.end
-
-
 class KnownExam(NamedTuple):
     """An exam that Proctor reported, and so certainly changed, within a period. `id` is a UUID."""
 
@@ -72,18 +62,10 @@ def query(windows: Collection[Period], known: Iterable[KnownExam], zone: Zone) -
             f"'{start}' AND '{end}'" for start, end in _joined(readings(*window, zone) for window in windows)
         ),
         known="".join(
-            _KNOWN.format(
-                kind=KNOWN_EXAM,
-                start=timestamp(exam.period.start),
-                id=exam.id,
-                end=timestamp(exam.period.end),
-                reasons=_REASONS,
-            )
-            for exam in known
+            _KNOWN.format(kind=KNOWN_EXAM, id=exam.id, reasons=_REASONS, **exam.period.bounds()) for exam in known
         ),
         asked="".join(
-            _ASKED.format(kind=ASKED_WINDOW, start=timestamp(window.start), end=timestamp(window.end), zone=zone.name)
-            for window in windows
+            _ASKED.format(kind=ASKED_WINDOW, zone=zone.name, **window.bounds()) for window in windows
         ).rstrip(),
     )
 

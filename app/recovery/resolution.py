@@ -9,14 +9,13 @@ import os
 from collections.abc import Collection, Iterable
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from app.logs import log_event, parse_timestamp, timestamp
-from app.model import Exam
+from app.logs import log_event
+from app.model import Exam, Period, timestamp
 from app.output.csv_report import HEADER, csv_bytes
 from app.output.files import give_to_owner_of, opener, sync_directory, write_json
 from app.output.lock import LOCK
-from app.recovery.query import Period
 
 _JOURNAL = ".recover.json"
 _DRAFT = ".tmp"
@@ -55,7 +54,7 @@ def resolve(directory: Path, resolution: Resolution, exams: Collection[Exam]) ->
     """
     if resolution.csv:
         _write_draft(directory / resolution.csv, exams)
-    windows = [[timestamp(window.start), timestamp(window.end)] for window in resolution.windows]
+    windows = [[timestamp(time) for time in window] for window in resolution.windows]
     write_json(directory / _JOURNAL, resolution._asdict() | {"windows": windows})
     finish(directory)
 
@@ -66,7 +65,7 @@ def finish(directory: Path) -> None:
     if journal.exists():
         try:
             content = json.loads(journal.read_bytes())
-            windows = [Period(parse_timestamp(start), parse_timestamp(end)) for start, end in content["windows"]]
+            windows = [Period.parse(start, end) for start, end in content["windows"]]
             resolution = Resolution(**content | {"windows": windows})
         except (ValueError, TypeError, KeyError):
             log_event(logging.WARNING, "ignored", f"{journal} is removed: it is not a journal that can be read.")
@@ -95,17 +94,13 @@ def _mark(path: Path, resolution: Resolution) -> None:
     try:
         summary = json.loads(path.read_bytes())
         windows = [window for window in summary["lost"] if not window.get("resolved")]
-        lost = [window for window in windows if _period(window) in resolution.windows]
+        lost = [window for window in windows if Period.parse(window["start"], window["end"]) in resolution.windows]
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return  # `history` shows that it cannot be read
     for window in lost:
         window["resolved"] = {key: value for key, value in resolution._asdict().items() if key != "windows"}
     if lost:
         write_json(path, summary)
-
-
-def _period(window: dict[str, Any]) -> Period:
-    return Period(parse_timestamp(window["start"]), parse_timestamp(window["end"]))
 
 
 def _draft_of(csv: Path) -> Path:

@@ -4,14 +4,10 @@ import logging
 from pathlib import Path
 
 from app.exceptions import OutputFailed, TooEarly
-from app.logs import log_event, timestamp
+from app.logs import log_event
 from app.output.files import partials_in
 from app.output.lock import is_locked
-from app.output.past_runs import LostWindow, PastRun, past_runs, unresolved_windows, without_summary
-from app.recovery.query import Period
-
-Unresolved = dict[Period, tuple[PastRun, LostWindow]]
-"""Windows in order, each with the first run that has it."""
+from app.output.past_runs import PastRun, Unresolved, past_runs, unresolved_windows, without_summary
 
 
 def read_runs(directory: Path) -> tuple[list[PastRun], Unresolved]:
@@ -24,7 +20,7 @@ def read_runs(directory: Path) -> tuple[list[PastRun], Unresolved]:
     runs, unreadable = past_runs(directory)
     for sentence in unreadable:
         log_event(logging.WARNING, "ignored", sentence)
-    windows = {Period(window.start, window.end): (run, window) for run, window in unresolved_windows(runs)}
+    windows = unresolved_windows(runs)
     if not windows:
         if unreadable:
             raise OutputFailed("No other window is unresolved. Do that, then run the same command again.")
@@ -51,13 +47,3 @@ def _unreported(directory: Path) -> str:
         f"A run was killed, or could not write its summary ({names}): run the job again before you recover: that run"
         " reports the window of a lost response, if there is one."
     )
-
-
-def shown(window: Period) -> str:
-    """A window in a sentence."""
-    return f"exams that Proctor changed from {timestamp(window.start)} to {timestamp(window.end)}"
-
-
-def bounds(window: Period) -> dict[str, str]:
-    """A window as the fields of a log event."""
-    return {"start": timestamp(window.start), "end": timestamp(window.end)}

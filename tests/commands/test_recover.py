@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from app.model import Period
 from app.output.csv_report import csv_bytes
-from app.recovery.query import KnownExam, Period, query
+from app.recovery.query import KnownExam, query
 from app.recovery.zones import parse_zone, readings
 from tests.support import HEADER, Jobs, Result, Run, Simulate, expired, rows_of
 

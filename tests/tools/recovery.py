@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from app.exceptions import ExitCode
-from app.logs import timestamp
+from app.model import timestamp
 from tests.recover.database import PROGRAMS, Database, find
 from tests.recover.shell import operator_shell
 from tests.support import Result, rows_of

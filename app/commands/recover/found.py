@@ -6,16 +6,15 @@ from pathlib import Path
 
 from app.commands.recover.held import held
 from app.exceptions import ExitCode
-from app.logs import log_event, timestamp
-from app.model import Exam
+from app.logs import log_event
+from app.model import Exam, Period, timestamp
 from app.output.past_runs import PastRun
 from app.recovery.csvs import csvs_in, not_in
 from app.recovery.found import Found, read_found, read_unverified, verify_time, verify_zone_is_known
 from app.recovery.options import Options
-from app.recovery.query import Period
 from app.recovery.resolution import Resolution, new_csv, resolve
 from app.recovery.texts import in_words
-from app.recovery.windows import bounds, read_runs, shown
+from app.recovery.windows import read_runs
 from app.signals import FIRST, Stop
 
 
@@ -38,8 +37,13 @@ def take_found(directory: Path, source: Path, options: Options, stop: Stop) -> i
             _resolve_by(directory, exams, covered, unresolved[covered[0]][0])
     others = [window for window in unresolved if window not in covered]
     for window in others:
-        message = f"Still unresolved, as the query did not ask for it: {shown(window)}. Print the query again."
-        log_event(logging.ERROR, "unresolved", message, **bounds(window))
+        log_event(
+            logging.ERROR,
+            "unresolved",
+            f"Still unresolved, as the query did not ask for it: exams that Proctor changed {window}. Print the query"
+            " again.",
+            **window.bounds(),
+        )
     return ExitCode.RESPONSES_LOST if others else ExitCode.OK
 
 
@@ -82,8 +86,8 @@ def _log_resolved(resolution: Resolution) -> None:
         log_event(
             logging.INFO,
             "resolved",
-            f"Resolved: {shown(window)} ({resolution.how}).",
-            **bounds(window),
+            f"Resolved: exams that Proctor changed {window} ({resolution.how}).",
+            **window.bounds(),
             csv=resolution.csv,
             exams=resolution.exams,
         )

@@ -5,13 +5,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from app.exceptions import ExitCode
-from app.logs import log_event, timestamp
+from app.logs import log_event
+from app.model import Period, timestamp
 from app.output.past_runs import PastRun
 from app.recovery.known import known_exams
 from app.recovery.options import Options
-from app.recovery.query import Period, query
+from app.recovery.query import query
 from app.recovery.texts import write_stdout
-from app.recovery.windows import bounds, read_runs, shown, warn_of_unreported
+from app.recovery.windows import read_runs, warn_of_unreported
 
 _LIMIT = 100  # the exam service's expireExamLimit by default
 
@@ -26,10 +27,11 @@ def query_for(directory: Path, options: Options) -> int:
         log_event(
             logging.WARNING,
             "unresolved",
-            f"Unresolved: {shown(window)}, in the run for {run.client_name} of {timestamp(run.started)}. Each lost"
-            f" response can hold up to {_LIMIT} exams (expireExamLimit's default). Reason: {lost.reason}.",
+            f"Unresolved: exams that Proctor changed {window}, in the run for {run.client_name} of"
+            f" {timestamp(run.started)}. Each lost response can hold up to {_LIMIT} exams (expireExamLimit's"
+            f" default). Reason: {lost.reason}.",
             summary=run.summary.name,
-            **bounds(window),
+            **window.bounds(),
         )
     return print_query(list(unresolved), runs, options)
 
