@@ -23,7 +23,8 @@ from app.output.files import (
     sync_directory,
     write_json,
 )
-from app.output.lock import Record, busy, is_locked
+from app.output.lock import busy, is_locked
+from app.output.record import Record
 from app.output.summary import Summary, status_of
 
 _CUT_SHOWN = 1000  # bytes of a truncated row that are logged

@@ -19,8 +19,9 @@ from app.model import Exam, Moment
 from app.output.csv_report import CsvReport
 from app.output.files import new_csv, opener, partial_of, summary_of, sync_directory, write_json
 from app.output.killed_runs import Recovered, recover
-from app.output.lock import LOCK, Lock, Record, try_lock
+from app.output.lock import LOCK, Lock, try_lock
 from app.output.mounts import refuse_ephemeral
+from app.output.record import Record
 from app.signals import Stop
 
 _NOTHING_EXPIRED = " Nothing was expired."

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from app.model import Moment
-from app.output.lock import Record
+from app.output.record import Record
 from app.output.volume import Volume
 from app.signals import Stop
 from app.simulator import Simulator
