@@ -51,7 +51,7 @@ def _collected() -> Iterator[None]:
 def report_on(directory: Path) -> Iterator[VolumeReport]:
     """A report of a run on a volume, from its header to its final name."""
     with closing(Volume(directory, 300)) as volume:
-        volume.recover()
+        volume.clean_up()
         report = volume.report("SBAC_PT", Stop())
         report.open()
         yield report

@@ -34,7 +34,7 @@ def run(settings: Settings, stop: Stop) -> int:
             if settings.output_dir:
                 volume = held.enter_context(closing(Volume(settings.output_dir, settings.read_timeout)))
                 summary.unresolved_before = _warn_of_unresolved(settings.output_dir)
-                lost, seconds_at_work = volume.recover()
+                lost, seconds_at_work = volume.clean_up()
                 summary.lost += lost
                 opened = volume.report(settings.client_name, stop)
                 opened.open()

@@ -30,18 +30,16 @@ from app.output.summary import Summary, status_of
 _CUT_SHOWN = 1000  # bytes of a truncated row that are logged
 
 
-class Recovered(NamedTuple):
-    """What a run must know about the runs before it.
-
-    `windows` are those in which exams may have been changed that are in no CSV and that no exit code has reported yet;
-    `wait` is for how many seconds Proctor may still be at work on the last call.
-    """
+class EarlierRuns(NamedTuple):
+    """What a run must know about the runs before it."""
 
     windows: list[Window]
-    wait: float
+    """When exams may have been changed that are in no CSV, as far as no exit code has reported it yet."""
+    seconds_at_work: float
+    """For how long Proctor may still be at work on the last call."""
 
 
-def recover(directory: Path, record: Record | None, longest_call: float) -> Recovered:
+def clean_up(directory: Path, record: Record | None, longest_call: float) -> EarlierRuns:
     """Clean up after killed runs; `longest_call` is in seconds, for runs whose record is not there.
 
     Raises:
@@ -58,12 +56,12 @@ def recover(directory: Path, record: Record | None, longest_call: float) -> Reco
             raise busy(directory)
         if csv.exists():
             raise FileExistsError(0, f"it holds both {csv.name} and {partial.name}; move one of them away")
-        windows += _recover_csv(csv, name, record, longest_call, now)
+        windows += _clean_up_csv(csv, name, record, longest_call, now)
     sync_directory(directory)
-    return Recovered(windows, _seconds_at_work(record, now))
+    return EarlierRuns(windows, _seconds_at_work(record, now))
 
 
-def _recover_csv(csv: Path, name: RunName, record: Record | None, longest_call: float, now: Moment) -> list[Window]:
+def _clean_up_csv(csv: Path, name: RunName, record: Record | None, longest_call: float, now: Moment) -> list[Window]:
     length, exams = _complete_rows(partial_of(csv))
     lost = _lost_in(summary_of(csv))
     if lost is None:

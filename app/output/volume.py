@@ -7,8 +7,8 @@ step, gives it its final name: a run that is killed before that is noticed by th
 import errno
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -18,13 +18,13 @@ from app.exceptions import OutputFailed
 from app.model import Exam, Moment
 from app.output.csv_report import CsvReport
 from app.output.files import new_csv, opener, partial_of, summary_of, sync_directory, write_json
-from app.output.killed_runs import Recovered, recover
+from app.output.killed_runs import EarlierRuns, clean_up
 from app.output.lock import LOCK, Lock, try_lock
 from app.output.mounts import refuse_ephemeral
 from app.output.record import Record
 from app.signals import Stop
 
-_NOTHING_EXPIRED = " Nothing was expired."
+_NOTHING_EXPIRED = "Nothing was expired."
 
 
 class Volume:
@@ -40,33 +40,32 @@ class Volume:
         refuse_ephemeral(directory)
         self._directory = directory
         self._longest_call = longest_call
-        try:
+        with _reporting(directory, _NOTHING_EXPIRED):
             self._lock = Lock(directory)
             self._record = self._lock.read()
-        except OSError as error:
-            raise OutputFailed(unusable(directory, error) + _NOTHING_EXPIRED) from None
 
-    def recover(self) -> Recovered:
-        """Clean up after killed runs; raises as above."""
-        try:
-            return recover(self._directory, self._record, self._longest_call)
-        except OSError as error:
-            raise OutputFailed(unusable(self._directory, error) + _NOTHING_EXPIRED) from None
+    def clean_up(self) -> EarlierRuns:
+        """Clean up after killed runs.
+
+        Raises:
+            OutputFailed: a file cannot be read or written.
+            Busy: a run is under way, though the lock was free.
+        """
+        with _reporting(self._directory, _NOTHING_EXPIRED):
+            return clean_up(self._directory, self._record, self._longest_call)
 
     def report(self, client_name: str, stop: Stop) -> "VolumeReport":
-        """A CSV for a new run, still without its header; raises as above."""
+        """A CSV for a new run, still without its header; raises OutputFailed where it cannot be made."""
         csv = new_csv(self._directory, client_name)
         at_work, longest_call = None, self._longest_call
         if self._record and self._record.last_call:  # if this run is killed while it waits, the next one waits
             at_work, longest_call = self._record.last_call, max(longest_call, self._record.longest_call)
         record = Record(csv.name, Moment.now(), False, at_work, longest_call)
-        try:
+        with _reporting(self._directory, _NOTHING_EXPIRED):
             self._lock.write(record)  # before there is a CSV: without one it would look as if a call was under way
             file = FileIO(partial_of(csv), "x", opener=opener)
             try_lock(file.fileno())  # distinguishes it from a killed run's, even if the lock file was removed
             sync_directory(self._directory)
-        except OSError as error:
-            raise OutputFailed(unusable(self._directory, error) + _NOTHING_EXPIRED) from None
         return VolumeReport(csv, file, self._lock, record, stop)
 
     def close(self) -> None:
@@ -97,10 +96,9 @@ class VolumeReport(CsvReport):
 
     def call_begins(self, began: Moment) -> None:
         since = self._record.since if self._record.unreported else began
-        try:
+        # The former record would say that no call was under way.
+        with _reporting(self._csv.parent, "No further call is made."):
             self._keep(self._record._replace(since=since, unreported=True, last_call=began))
-        except OSError as error:  # the former record would say that no call was under way
-            raise OutputFailed(f"{unusable(self._csv.parent, error)} No further call is made.") from None
 
     def nothing_changed(self) -> None:
         self._all_reported()
@@ -136,11 +134,9 @@ class VolumeReport(CsvReport):
             raise self._failure(error, consequence) from None
 
     def save(self, summary: dict[str, Any]) -> None:
-        try:
+        with _reporting(self._csv.parent, self._without_summary()):
             write_json(summary_of(self._csv), summary)
             self._has_summary = True
-        except OSError as error:
-            raise OutputFailed(f"{unusable(self._csv.parent, error)} {self._without_summary()}") from None
 
     def _without_summary(self) -> str:
         name = summary_of(self._csv).name
@@ -153,14 +149,10 @@ class VolumeReport(CsvReport):
             return  # the next run finds the `.partial`, and reports what this one cannot
         with suppress(OSError):
             self._file.close()  # Windows renames no open file
-        try:
+        consequence = f"The CSV is complete, but could not be renamed to {self._csv.name}: the next run does that."
+        with _reporting(self._csv.parent, consequence):
             partial_of(self._csv).rename(self._csv)
             sync_directory(self._csv.parent)
-        except OSError as error:
-            raise OutputFailed(
-                f"{unusable(self._csv.parent, error)} The CSV is complete, but could not be renamed to"
-                f" {self._csv.name}: the next run does that."
-            ) from None
 
 
 def verify_writable(directory: Path) -> None:
@@ -177,6 +169,15 @@ def verify_writable(directory: Path) -> None:
         if error.filename != str(lock):
             error.filename = None  # the name of that file means nothing to the operator
         raise OutputFailed(unusable(directory, error)) from None
+
+
+@contextmanager
+def _reporting(directory: Path, consequence: str) -> Iterator[None]:
+    """Raise an OutputFailed in place of an OSError: what is wrong with the directory, and the consequence."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputFailed(f"{unusable(directory, error)} {consequence}") from None
 
 
 def unusable(directory: Path, error: OSError) -> str:

@@ -184,7 +184,7 @@ def test_after_a_call_that_took_too_long_the_next_run_waits_for_as_long_again(vo
         report.response_lost(at_work=True)
         report._file.close()  # all that a kill does
     with closing(Volume(volume, 3600)) as held:
-        assert 3600 - PATIENCE < held.recover().wait <= 3600
+        assert 3600 - PATIENCE < held.clean_up().seconds_at_work <= 3600
 
 
 def test_a_call_that_began_as_long_ago_as_one_can_last_is_not_waited_for(
@@ -212,7 +212,7 @@ def test_the_window_of_a_run_killed_between_two_calls_holds_every_response_that_
         report.write([ROW])
         report._file.close()  # all that a kill does
     with closing(Volume(volume, 60)) as held:
-        (window,), wait = held.recover()
+        (window,), wait = held.clean_up()
     assert window.start <= first.wall
     assert last.wall + timedelta(seconds=60) <= window.end < good.wall
     assert wait == 0

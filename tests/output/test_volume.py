@@ -368,7 +368,7 @@ def test_what_is_written_is_forced_to_disk_before_the_run_goes_on(
     monkeypatch.setattr(os, "fsync", fsync)
     killed = leave(volume, 0, HEADER_LINE + PLAIN + PLAIN[:9])
     with closing(Volume(volume, 300)) as held:
-        held.recover()
+        held.clean_up()
         assert safe(volume / f"{killed}.csv")
         assert safe(volume / f"{killed}.json")
         report = held.report("SBAC_PT", Stop())
