@@ -4,12 +4,14 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, NamedTuple
 
 PARTIAL = ".partial"
+DRAFT = ".tmp"
 
 _STAMP = "%Y%m%dT%H%M%SZ"
 _NAME = re.compile(r"expired_exams_(.*)_(\d{8}T\d{6}Z)(?:_\d+)?\.csv")
@@ -27,14 +29,15 @@ def name_in_files(client_name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "_", client_name)[:64]
 
 
-def new_csv(directory: Path, client_name: str) -> Path:
-    """A name that no file of an earlier run has, also where two runs begin in the same second."""
-    stem = f"expired_exams_{name_in_files(client_name)}_{datetime.now(UTC):{_STAMP}}"
-    for number in count(1):
-        path = directory / (stem + (f"_{number}" if number > 1 else "") + ".csv")
-        if not any(taken.exists() for taken in (path, summary_of(path), partial_of(path))):
-            return path
-    raise AssertionError("unreachable")
+def csv_of_new_run(directory: Path, client_name: str) -> Path:
+    """Where the CSV of a run that begins now will be."""
+    return unused_csv(directory, f"expired_exams_{name_in_files(client_name)}_{datetime.now(UTC):{_STAMP}}")
+
+
+def unused_csv(directory: Path, stem: str) -> Path:
+    """The CSV called `stem`, followed by a number where another run already has that name."""
+    csvs = (directory / f"{stem}{number}.csv" for number in chain([""], (f"_{n}" for n in count(2))))
+    return next(csv for csv in csvs if not any(path.exists() for path in (csv, summary_of(csv), partial_of(csv))))
 
 
 def run_name(csv: Path) -> RunName | None:
@@ -47,7 +50,7 @@ def run_name(csv: Path) -> RunName | None:
 
 
 def stem_of_run(directory: Path, moment: datetime) -> str:
-    """What the files of the run are called that was under way at a moment; without one, what they would be called."""
+    """The stem of the files of the run that was under way at a moment; of one that began then where none was."""
     stems = {path.name.partition(".")[0] for path in directory.glob("expired_exams_*")}
     runs = [
         (name.started, stem) for stem in stems if (name := run_name(Path(f"{stem}.csv"))) and name.started <= moment
@@ -74,6 +77,16 @@ def summary_of(csv: Path) -> Path:
     return csv.with_suffix(".json")
 
 
+def csv_of(summary: Path) -> Path:
+    """Where the CSV is that a summary belongs to."""
+    return summary.with_suffix(".csv")
+
+
+def draft_of(path: Path) -> Path:
+    """Where a file is written before it gets its name."""
+    return path.with_name(path.name + DRAFT)
+
+
 def opener(path: str, flags: int) -> int:
     """For `open`: creates files that only user and group can read, as they hold student ids."""
     return os.open(path, flags | os.O_CREAT, 0o640)
@@ -86,17 +99,26 @@ def give_to_owner_of(path: Path, new: Path) -> None:
         os.chown(new, owner.st_uid, owner.st_gid)
 
 
-def write_json(target: Path, content: dict[str, Any]) -> None:
-    """Put a JSON file in its place, durable, complete or not at all; raises OSError."""
-    draft = target.with_name(target.name + ".tmp")
+def write_draft(path: Path, chunks: Iterable[bytes], like: Path) -> Path:
+    """Write the draft of a file, durable, complete or not at all, with the owner that `like` has; raises OSError."""
+    draft = draft_of(path)
     try:
-        with open(draft, "w", encoding="utf-8", opener=opener) as file:
-            json.dump(content, file, indent=2)
-            file.write("\n")
+        with open(draft, "wb", opener=opener) as file:
+            file.writelines(chunks)
             file.flush()
             os.fsync(file.fileno())
-        if target.exists():
-            give_to_owner_of(target, draft)
+        if like.exists():
+            give_to_owner_of(like, draft)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+    return draft
+
+
+def write_json(target: Path, content: dict[str, Any]) -> None:
+    """Put a JSON file in its place, durable, complete or not at all; raises OSError."""
+    draft = write_draft(target, [json.dumps(content, indent=2).encode(), b"\n"], like=target)
+    try:
         draft.replace(target)
     except OSError:
         draft.unlink(missing_ok=True)

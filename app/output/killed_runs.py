@@ -16,6 +16,7 @@ from app.logs import log_event
 from app.model import Moment, Period, Window
 from app.output.csv_report import HEADER
 from app.output.files import (
+    DRAFT,
     RunName,
     partial_of,
     partials_in,
@@ -48,7 +49,7 @@ def clean_up(directory: Path, record: Record | None, longest_call: float) -> Ear
     """
     now = Moment.now()
     windows: list[Window] = []
-    for draft in directory.glob("expired_exams_*.json.tmp"):
+    for draft in directory.glob(f"expired_exams_*.json{DRAFT}"):
         draft.unlink()
     for partial, name in partials_in(directory).items():
         csv = partial.with_suffix("")

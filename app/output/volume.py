@@ -17,7 +17,7 @@ from typing import Any
 from app.exceptions import OutputFailed
 from app.model import Exam, Moment
 from app.output.csv_report import CsvReport
-from app.output.files import new_csv, opener, partial_of, summary_of, sync_directory, write_json
+from app.output.files import csv_of_new_run, opener, partial_of, summary_of, sync_directory, write_json
 from app.output.killed_runs import EarlierRuns, clean_up
 from app.output.lock import LOCK, Lock, try_lock
 from app.output.mounts import refuse_ephemeral
@@ -56,7 +56,7 @@ class Volume:
 
     def report(self, client_name: str, stop: Stop) -> "VolumeReport":
         """A CSV for a new run, still without its header; raises OutputFailed where it cannot be made."""
-        csv = new_csv(self._directory, client_name)
+        csv = csv_of_new_run(self._directory, client_name)
         at_work, longest_call = None, self._longest_call
         if self._record and self._record.last_call:  # if this run is killed while it waits, the next one waits
             at_work, longest_call = self._record.last_call, max(longest_call, self._record.longest_call)

@@ -1,9 +1,9 @@
 """Exams by which the time zone of the database can be verified: they were certainly changed within a run."""
 
 from collections.abc import Collection, Iterator
-from pathlib import Path
 
 from app.model import Period
+from app.output.files import csv_of
 from app.output.past_runs import PastRun
 from app.recovery.csvs import first_exam
 from app.recovery.query import KnownExam
@@ -22,11 +22,7 @@ def _nearest(runs: Collection[PastRun], window: Period) -> KnownExam | None:
 def _known(runs: Collection[PastRun]) -> Iterator[KnownExam]:
     for run in runs:
         ended = run.ended or max((window.period.end for window in run.lost), default=None)
-        exam = first_exam(_csv_of(run))
-        was_set = ended and ended < run.started  # the clock: neither of the two tells when an exam was changed
-        if ended and not was_set and exam:
+        exam = first_exam(csv_of(run.summary))
+        # Where the clock was put back between them, neither of the two shows when an exam was changed.
+        if exam and ended and ended >= run.started:
             yield KnownExam(exam.examId, Period(run.started, ended))
-
-
-def _csv_of(run: PastRun) -> Path:
-    return run.summary.with_suffix(".csv")

@@ -5,20 +5,18 @@ What is to be done is first written to a journal. Whatever ends the program afte
 
 import json
 import logging
-import os
 from collections.abc import Collection, Iterable
-from itertools import count
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 from app.logs import log_event
 from app.model import Exam, Period, timestamp
 from app.output.csv_report import HEADER, csv_bytes
-from app.output.files import give_to_owner_of, opener, sync_directory, write_json
+from app.output.files import DRAFT, draft_of, sync_directory, write_draft, write_json
 from app.output.lock import LOCK
 
 _JOURNAL = ".recover.json"
-_DRAFT = ".tmp"
 
 
 class Resolution(NamedTuple):
@@ -29,15 +27,6 @@ class Resolution(NamedTuple):
     at: str
     csv: str | None
     exams: int | None
-
-
-def new_csv(directory: Path, stem: str, what: str) -> Path:
-    """A name for a CSV that belongs to the run whose files are called `stem`; no other file has it."""
-    for number in count(1):
-        path = directory / f"{stem}_{what}{f'_{number}' if number > 1 else ''}.csv"
-        if not path.exists():
-            return path
-    raise AssertionError("unreachable")
 
 
 def write_csv(path: Path, exams: Iterable[Exam]) -> None:
@@ -72,7 +61,7 @@ def finish(directory: Path) -> None:
         else:
             _apply(directory, resolution)
         journal.unlink()
-    for draft in [*directory.glob(f"expired_exams_*.csv{_DRAFT}"), *directory.glob(_JOURNAL + _DRAFT)]:
+    for draft in [*directory.glob(f"expired_exams_*.csv{DRAFT}"), *directory.glob(_JOURNAL + DRAFT)]:
         draft.unlink()
     sync_directory(directory)
 
@@ -80,7 +69,7 @@ def finish(directory: Path) -> None:
 def _apply(directory: Path, resolution: Resolution) -> None:
     if resolution.csv:
         csv = directory / resolution.csv
-        if _draft_of(csv).exists():
+        if draft_of(csv).exists():
             _publish(csv)
         elif not csv.exists():
             log_event(logging.WARNING, "ignored", f"{csv} was removed: its windows stay unresolved.")
@@ -103,24 +92,10 @@ def _mark(path: Path, resolution: Resolution) -> None:
         write_json(path, summary)
 
 
-def _draft_of(csv: Path) -> Path:
-    return csv.with_name(csv.name + _DRAFT)
-
-
 def _write_draft(csv: Path, exams: Iterable[Exam]) -> None:
-    draft = _draft_of(csv)
-    try:
-        with open(draft, "wb", opener=opener) as file:
-            file.write(HEADER)
-            file.writelines(csv_bytes([exam]) for exam in exams)
-            file.flush()
-            os.fsync(file.fileno())
-        give_to_owner_of(csv.parent / LOCK, draft)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
+    write_draft(csv, chain([HEADER], (csv_bytes([exam]) for exam in exams)), like=csv.parent / LOCK)
 
 
 def _publish(csv: Path) -> None:
-    _draft_of(csv).replace(csv)
+    draft_of(csv).replace(csv)
     sync_directory(csv.parent)

@@ -8,11 +8,12 @@ from app.commands.recover.held import held
 from app.exceptions import ExitCode
 from app.logs import log_event
 from app.model import Exam, Period, timestamp
+from app.output.files import unused_csv
 from app.output.past_runs import PastRun
 from app.recovery.csvs import csvs_in, not_in
 from app.recovery.found import Found, read_found, read_unverified, verify_time, verify_zone_is_known
 from app.recovery.options import Options
-from app.recovery.resolution import Resolution, new_csv, resolve
+from app.recovery.resolution import Resolution, resolve
 from app.recovery.texts import in_words
 from app.recovery.windows import read_runs
 from app.signals import FIRST, Stop
@@ -58,7 +59,7 @@ def _is_covered(window: Period, found: Found) -> bool:
 
 
 def _resolve_by(directory: Path, exams: list[Exam], windows: list[Period], run: PastRun) -> None:
-    csv = new_csv(directory, run.summary.stem, "recovered") if exams else None
+    csv = unused_csv(directory, f"{run.summary.stem}_recovered") if exams else None
     how = f"recovered: {in_words(exams) if exams else 'no exam was missing'}"
     if len(windows) > 1:
         how += f" of {len(windows)} windows"

@@ -7,11 +7,11 @@ from app.commands.recover.held import held
 from app.exceptions import ExitCode, UnexpectedResponse
 from app.logs import log_event
 from app.model import Exam
-from app.output.files import stem_of_run
+from app.output.files import stem_of_run, unused_csv
 from app.recovery.csvs import csvs_in, not_in
 from app.recovery.log_rows import LogRow, read_log
 from app.recovery.options import Options
-from app.recovery.resolution import new_csv, write_csv
+from app.recovery.resolution import write_csv
 from app.recovery.texts import in_words
 from app.recovery.windows import warn_of_unreported
 from app.signals import FIRST, Stop
@@ -30,7 +30,7 @@ def take_log(directory: Path, source: Path, options: Options, stop: Stop) -> int
                 missing.remove(row.exam)
                 by_run.setdefault(stem_of_run(directory, row.at), []).append(row.exam)
         for stem, rows in by_run.items():
-            csv = new_csv(directory, stem, "from_log")
+            csv = unused_csv(directory, f"{stem}_from_log")
             write_csv(csv, rows)
             message = f"Recovered from the log: {in_words(rows)}, in {csv.name}."
             log_event(logging.INFO, "recovered", message, csv=csv.name, exams=len(rows))
