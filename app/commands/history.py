@@ -6,12 +6,11 @@ from pathlib import Path
 
 from app.exceptions import ExitCode
 from app.model import timestamp
-from app.output.files import name_in_files, partials_in, summary_of
-from app.output.lock import is_locked
-from app.output.past_runs import PastRun, past_runs, unresolved_windows
+from app.output.files import name_in_files
+from app.output.past_runs import PastRun, past_runs, unfinished_runs, unresolved_windows
 from app.streams import print_line
 
-_COLUMNS = "{:<20}  {:<{}}  {:<11} {:>4} {:>8} {:>9} {:>7} {:>6} {:>4} {:>8}  {}"
+_COLUMNS = "{:<20}  {:<{width}}  {:<11} {:>4} {:>8} {:>9} {:>7} {:>6} {:>4} {:>8}  {}"
 _BAR = 30  # characters of the longest bar
 _CLOCKS_DIFFER = timedelta(minutes=5)
 
@@ -37,21 +36,20 @@ def _print_table(runs: list[PastRun]) -> None:
     width = max(6, *(len(run.client_name) for run in runs))
     most = max(run.exams for run in runs) or 1
     titles = ("outcome", "code", "expired", "completed", "unknown", "calls", "lost", "time", "exams")
-    print_line(_COLUMNS.format("started", "client", width, *titles))
+    print_line(_COLUMNS.format("started", "client", *titles, width=width))
     for run in runs:
         bar = "#" * -(-run.exams * _BAR // most)
-        print_line(_COLUMNS.format(*_cells(run, width), bar).rstrip())
+        print_line(_COLUMNS.format(*_cells(run), bar, width=width).rstrip())
     resolved = [window for run in runs for window in run.lost if window.resolved]
     for period, how in dict.fromkeys((window.period, window.resolved) for window in resolved):
         print_line(f"From {timestamp(period.start)} to {timestamp(period.end)}: {how}.")
 
 
-def _cells(run: PastRun, width: int) -> tuple[object, ...]:
+def _cells(run: PastRun) -> tuple[object, ...]:
     seconds = (run.ended - run.started).total_seconds() if run.ended else None
     return (
         f"{run.started:%Y-%m-%dT%H:%M:%SZ}",
         run.client_name,
-        width,
         run.outcome,
         _or_dash(run.exit_code),
         run.expired,
@@ -76,16 +74,11 @@ def _lost(runs: list[PastRun], directory: Path) -> Iterator[str]:
 
 
 def _killed(directory: Path) -> Iterator[str]:
-    for partial in partials_in(directory):
-        if is_locked(partial):
-            print_line(f"{partial.name} belongs to a run that is under way.")
-        elif partial.exists():  # else the run has just ended
-            has_summary = summary_of(partial.with_suffix("")).exists()
-            yield (
-                f"{partial.name} belongs to a run that was killed, or could not"
-                f" {'rename it' if has_summary else 'write its summary'}. Run the job again soon: that run"
-                " cleans up, and reports the window of a lost response, if there is one."
-            )
+    for run in unfinished_runs(directory):
+        if run.under_way:
+            print_line(str(run))
+        else:
+            yield str(run)
 
 
 def _last_runs(runs: list[PastRun], max_age: timedelta | None) -> Iterator[str]:

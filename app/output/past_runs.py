@@ -72,13 +72,31 @@ def past_runs(directory: Path) -> tuple[list[PastRun], list[str]]:
     return sorted(runs, key=lambda run: run.started), unreadable
 
 
-def without_summary(directory: Path) -> list[Path]:
-    """The CSVs of runs that have ended without a summary: the next run writes it, with the window of such a run."""
-    return [
-        partial
+class UnfinishedRun(NamedTuple):
+    """A run that is under way, was killed, or has left the rest of its end to the next run."""
+
+    partial: Path
+    under_way: bool
+    has_summary: bool
+
+    def __str__(self) -> str:
+        """What is the matter with it, and what to do, in sentences."""
+        if self.under_way:
+            return f"{self.partial.name} belongs to a run that is under way."
+        return (
+            f"{self.partial.name} belongs to a run that was killed, or could not"
+            f" {'rename it' if self.has_summary else 'write its summary'}. Run the job again before you recover: that"
+            " run cleans up, and reports the window of a lost response, if there is one."
+        )
+
+
+def unfinished_runs(directory: Path) -> list[UnfinishedRun]:
+    """The runs whose CSV does not have its final name."""
+    runs = [
+        UnfinishedRun(partial, is_locked(partial), summary_of(partial.with_suffix("")).exists())
         for partial in partials_in(directory)
-        if not is_locked(partial) and not summary_of(partial.with_suffix("")).exists() and partial.exists()
     ]
+    return [run for run in runs if run.under_way or run.partial.exists()]  # else the run has just ended
 
 
 def unresolved_windows(runs: Iterable[PastRun]) -> Unresolved:

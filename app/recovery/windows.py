@@ -5,9 +5,7 @@ from pathlib import Path
 
 from app.exceptions import OutputFailed, TooEarly
 from app.logs import log_event
-from app.output.files import partials_in
-from app.output.lock import is_locked
-from app.output.past_runs import PastRun, Unresolved, past_runs, unresolved_windows, without_summary
+from app.output.past_runs import PastRun, Unresolved, past_runs, unfinished_runs, unresolved_windows
 
 
 def read_runs(directory: Path) -> tuple[list[PastRun], Unresolved]:
@@ -24,7 +22,7 @@ def read_runs(directory: Path) -> tuple[list[PastRun], Unresolved]:
     if not windows:
         if unreadable:
             raise OutputFailed("No other window is unresolved. Do that, then run the same command again.")
-        if any(map(is_locked, partials_in(directory))):
+        if any(run.under_way for run in unfinished_runs(directory)):
             raise TooEarly("A run is under way. What it has lost is known when it has ended: do this again then.")
         if unreported := _unreported(directory):
             raise TooEarly(unreported)
@@ -39,11 +37,5 @@ def warn_of_unreported(directory: Path) -> None:
 
 
 def _unreported(directory: Path) -> str:
-    """A sentence about runs whose windows only the next run reports; empty where there is none."""
-    if not (partials := without_summary(directory)):
-        return ""
-    names = ", ".join(partial.name for partial in partials)
-    return (
-        f"A run was killed, or could not write its summary ({names}): run the job again before you recover: that run"
-        " reports the window of a lost response, if there is one."
-    )
+    """Sentences about the runs whose windows only the next run reports; empty where there is none."""
+    return " ".join(str(run) for run in unfinished_runs(directory) if not run.under_way and not run.has_summary)

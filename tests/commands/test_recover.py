@@ -209,8 +209,8 @@ def test_a_window_that_only_the_next_run_reports_is_waited_for(
     result = recover(*action)
     assert (result.code, result.stdout, state(volume)) == (75, b"", before)
     assert result.message == (
-        f"Ended with exit code 75: A run was killed, or could not write its summary ({PARTIAL}): run the job again"
-        " before you recover: that run reports the window of a lost response, if there is one."
+        f"Ended with exit code 75: {PARTIAL} belongs to a run that was killed, or could not write its summary. Run the"
+        " job again before you recover: that run cleans up, and reports the window of a lost response, if there is one."
     )
 
 
