@@ -14,7 +14,7 @@ from app.model import STATUSES, Exam, Moment, Window, timestamp
 
 _STATUS = attrgetter("updatedExamStatus")
 
-_MEANING = {
+_MESSAGES = {
     Outcome.DRAINED: "Proctor has no more overdue exams.",
     Outcome.NO_PROGRESS: (
         "Proctor reports that there is more, but changes nothing: the oldest started exams, as many as its"
@@ -31,7 +31,8 @@ def status_of(cell: str) -> str:
     return cell if cell in STATUSES else "unknown"
 
 
-def _plural(number: int, one: str, many: str | None = None) -> str:
+def plural(number: int, one: str, many: str | None = None) -> str:
+    """A number of things in words, such as `1,234 exams`; `many` is for what takes more than an s."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
@@ -80,7 +81,7 @@ class Summary:
         log_event(
             logging.INFO,
             "progress",
-            f"{_plural(total, 'exam')} in {_plural(self.calls, 'call')} so far, {total / seconds:,.0f} per second.",
+            f"{plural(total, 'exam')} in {plural(self.calls, 'call')} so far, {total / seconds:,.0f} per second.",
             exams=total,
             calls=self.calls,
             seconds=round(seconds, 3),
@@ -116,7 +117,7 @@ class Summary:
     def _message(self, ending: Ending) -> str:
         """What ended the run, what that means for the exams, and what to do."""
         failure = ending.failure
-        parts = [str(failure) if failure else _MEANING[ending.outcome]]
+        parts = [str(failure) if failure else _MESSAGES[ending.outcome]]
         if failure and not isinstance(failure, OutputFailed) and not self.lost:
             parts.append("The exams so far are in the CSV; others stay due." if self.calls else "Nothing was expired.")
         if self.lost:
@@ -142,13 +143,13 @@ class Summary:
     def _counted(self) -> str:
         by_status = ", ".join(f"{count:,} {status}" for status, count in sorted(self.exams.items()))
         parts = [
-            _plural(self.exams.total(), "exam") + (f" ({by_status})" if by_status else ""),
-            _plural(self.calls, "call"),
-            _plural(self.retries, "retry", "retries"),
+            plural(self.exams.total(), "exam") + (f" ({by_status})" if by_status else ""),
+            plural(self.calls, "call"),
+            plural(self.retries, "retry", "retries"),
             f"{Moment.now().seconds_since(self.began):.1f} s",
         ]
         if self.lost:
-            parts.append(_plural(len(self.lost), "RESPONSE LOST", "RESPONSES LOST"))
+            parts.append(plural(len(self.lost), "RESPONSE LOST", "RESPONSES LOST"))
         return ", ".join(parts)
 
     def as_object(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import csv
 import logging
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +16,21 @@ UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 STUDENT = re.compile(r"-?\d{1,19}")  # a bigint
 
 csv.field_size_limit(2**31 - 1)  # a malformed record may be long, and was written all the same
+
+
+class MalformedRow(ValueError):
+    """What is wrong with a row, without its content, which identifies a student."""
+
+
+def as_exam(cells: Sequence[str]) -> Exam:
+    """The exam in the cells of a row.
+
+    Raises:
+        MalformedRow: they are not as many as an exam has.
+    """
+    if len(cells) != len(Exam._fields):
+        raise MalformedRow(f"it has {len(cells)} instead of {len(Exam._fields)} cells")
+    return Exam(*cells)
 
 
 def key(exam: Exam) -> str:
@@ -48,7 +63,11 @@ def not_in(csvs: Iterable[Path], exams: Collection[Exam]) -> list[Exam]:
 
 
 def exams_of(path: Path) -> Iterator[Exam]:
-    """The exams in a CSV, by the names of its columns; raises as above. One without such names is not of a run."""
+    """The exams in a CSV, by the names of its columns. A file that does not name them is ignored with a warning.
+
+    Raises:
+        OutputFailed: it cannot be read.
+    """
     try:
         with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
             rows = csv.reader(_complete_rows(file, at_end=path.suffix != PARTIAL))

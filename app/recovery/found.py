@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from app.exceptions import TooEarly, UnexpectedResponse
 from app.model import STATUSES, Exam, Period, timestamp
-from app.recovery.csvs import STUDENT, UUID, is_well_formed
+from app.recovery.csvs import STUDENT, UUID, MalformedRow, as_exam
 from app.recovery.query import ASKED_WINDOW, KNOWN_EXAM
-from app.recovery.texts import lines, shown
+from app.recovery.texts import lines, source_name
 from app.recovery.zones import Zone, parse_zone, readings
 
 _HEADERS = (("assessment_key", "assessment_id", "id", "student_id", "status"), tuple(map(str.lower, Exam._fields)))
@@ -52,7 +52,7 @@ def read_found(source: Path) -> Found:
         UnexpectedResponse: it is not; says why, and that nothing was done.
     """
     found = read_unverified(source)
-    name = shown(source)
+    name = source_name(source)
     if not found.asked:
         what = "not the complete result of the query" if found.exams or found.known else "empty"
         raise UnexpectedResponse(
@@ -61,12 +61,16 @@ def read_found(source: Path) -> Found:
         )
     zone = found.asked[0].zone
     for exam in found.known:
-        _verify(exam, zone)
+        _verify_zone(exam, zone)
     return found
 
 
 def read_unverified(source: Path) -> Found:
-    """Read a list of exams in the columns of the query, complete or not, even an empty one; raises as above."""
+    """Read a list of exams in the columns of the query, complete or not, even an empty one.
+
+    Raises:
+        UnexpectedResponse: it cannot be read, or has a row that the query does not return.
+    """
     exams: dict[str, Exam] = {}
     asked: list[Asked] = []
     known: list[Changes] = []
@@ -74,20 +78,22 @@ def read_unverified(source: Path) -> Found:
         if index == 0 and tuple(cell.lower() for cell in cells) in _HEADERS:
             continue
         try:
+            row = as_exam(cells)
             if cells[0] == ASKED_WINDOW:
-                _, start, end, zone, at = cells
+                _, start, end, zone, at = row
                 asked.append(Asked(Period.parse(start, end), parse_zone(zone), _time(at).replace(tzinfo=UTC)))
             elif cells[0] == KNOWN_EXAM:
-                _, start, exam_id, end, times = cells
+                _, start, exam_id, end, times = row
                 known.append(Changes(exam_id, Period.parse(start, end), _times(times)))
             else:
-                exam = _exam(cells)
-                exams.setdefault(exam.examId.lower(), exam)
+                _verify_exam(row)
+                exams.setdefault(row.examId.lower(), row)
                 asked.clear()  # only at the end of the result they show that it is complete
-        except (ValueError, TypeError, OverflowError):
+        except (ValueError, OverflowError) as error:
+            of_time = f"a time or the time zone in the row '{cells[0]}' cannot be read"
+            reason = error if isinstance(error, MalformedRow) else of_time
             raise UnexpectedResponse(
-                f"Line {line} of {shown(source)} is not a row that the query returns: {_what_is_wrong(cells)}."
-                f" {_NOTHING_DONE}"
+                f"Line {line} of {source_name(source)} is not a row that the query returns: {reason}. {_NOTHING_DONE}"
             ) from None
     return Found(exams, asked, known)
 
@@ -140,32 +146,21 @@ def _rows(source: Path) -> Iterator[tuple[int, list[str]]]:
                 yield begins, cells
             begins = before + rows.line_num + 1
     except csv.Error as error:
-        raise UnexpectedResponse(f"{shown(source)} is not a CSV ({error}). {_NOTHING_DONE}") from None
+        raise UnexpectedResponse(f"{source_name(source)} is not a CSV ({error}). {_NOTHING_DONE}") from None
 
 
 def _unescaped(cell: str) -> str:
     return re.sub(r"\\([tn0\\])", lambda escape: _ESCAPES[escape[1]], cell)
 
 
-def _exam(cells: list[str]) -> Exam:
-    exam = Exam(*cells)
-    if not is_well_formed(exam) or exam.updatedExamStatus not in STATUSES:
-        raise ValueError
-    return exam
-
-
-def _what_is_wrong(cells: list[str]) -> str:
-    """What about a row is not as the query returns it, without its content, which is of students."""
-    if len(cells) != len(Exam._fields):
-        return f"it has {len(cells)} instead of {len(Exam._fields)} cells"
-    if cells[0] in (ASKED_WINDOW, KNOWN_EXAM):
-        return f"a time or the time zone in the row '{cells[0]}' cannot be read"
-    exam = Exam(*cells)
+def _verify_exam(exam: Exam) -> None:
+    """Raises MalformedRow if the exam service cannot have it."""
     if not UUID.fullmatch(exam.examId):
-        return "its third cell is not the id of an exam"
+        raise MalformedRow("its third cell is not the id of an exam")
     if not STUDENT.fullmatch(exam.studentId):
-        return "its fourth cell is not the id of a student"
-    return f"its fifth cell is not {' or '.join(STATUSES)}"
+        raise MalformedRow("its fourth cell is not the id of a student")
+    if exam.updatedExamStatus not in STATUSES:
+        raise MalformedRow(f"its fifth cell is not {' or '.join(STATUSES)}")
 
 
 def _time(text: str) -> datetime:
@@ -176,7 +171,7 @@ def _times(text: str) -> list[datetime]:
     return [] if text in ("", "NULL", "null", r"\N") else [_time(time) for time in text.split(",")]
 
 
-def _verify(exam: Changes, zone: Zone) -> None:
+def _verify_zone(exam: Changes, zone: Zone) -> None:
     """Make sure that the database has an exam that Proctor reported, and at the right time."""
     start, end = exam.period
     earliest, latest = readings(start, end, zone)

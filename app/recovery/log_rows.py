@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from app.logs import log_event
 from app.model import STATUSES, Exam, parse_timestamp
-from app.recovery.texts import lines, shown
+from app.recovery.csvs import MalformedRow, as_exam
+from app.recovery.texts import lines, source_name
 
 # Other tools put their own words before a line, such as the name of a container.
 _TEXT = re.compile(r"(\S+Z) ERROR +UNWRITTEN ROW (.*)")
@@ -32,10 +33,6 @@ class LogRows(NamedTuple):
     unreadable: int
 
 
-class _Unreadable(ValueError):
-    """What is wrong with a row, without its content, which is of a student."""
-
-
 def read_log(source: Path) -> LogRows:
     """All unwritten rows of a log, text or JSON, of however many runs.
 
@@ -51,14 +48,15 @@ def read_log(source: Path) -> LogRows:
         try:
             row = _of_text(*text.groups()) if text else _of_json(line[line.index("{") :])
             if not line.endswith("\n") and row.exam.updatedExamStatus not in STATUSES:
-                raise _Unreadable("the log ends within its last cell")
+                raise MalformedRow("the log ends within its last cell")
             rows.append(row)
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError, csv.Error) as error:
             unreadable += 1
             log_event(
                 logging.ERROR,
                 "unreadable_row",
-                f"Line {number} of {shown(source)} has a row that is truncated or changed: {_what_is_wrong(error)}.",
+                f"Line {number} of {source_name(source)} has a row that is truncated or changed:"
+                f" {_what_is_wrong(error)}.",
             )
     return LogRows(rows, unreadable)
 
@@ -75,14 +73,12 @@ def _of_json(text: str) -> LogRow:
 
 def _log_row(at: str, row: str) -> LogRow:
     (cells,) = csv.reader([row], strict=True)
-    if len(cells) != len(Exam._fields):
-        raise _Unreadable(f"it has {len(cells)} instead of {len(Exam._fields)} cells")
-    return LogRow(Exam(*cells), parse_timestamp(at))
+    return LogRow(as_exam(cells), parse_timestamp(at))
 
 
 def _what_is_wrong(error: Exception) -> str:
-    """The same of any error: the texts of most quote what they are about."""
-    if isinstance(error, _Unreadable):
+    """The reason in words that show nothing of the row: the texts of most errors quote it."""
+    if isinstance(error, MalformedRow):
         return str(error)
     if isinstance(error, csv.Error):
         return "its quotes are not those of a complete row"

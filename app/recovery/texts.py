@@ -1,21 +1,17 @@
-"""Text from a file or stdin, in UTF-8, or in UTF-16 as PowerShell redirects it; and to stdout."""
+"""Text from a file or stdin, in UTF-8, or in UTF-16 as PowerShell redirects it."""
 
 import codecs
 import io
-import os
 import sys
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from pathlib import Path
 
-from app.exceptions import OutputFailed, UnexpectedResponse
-from app.streams import is_regular
+from app.exceptions import UnexpectedResponse
 
 STDIN = Path("-")
 
-_STDOUT = 1
 
-
-def shown(source: Path) -> str:
+def source_name(source: Path) -> str:
     """What a source is called in messages."""
     return "stdin" if source == STDIN else str(source)
 
@@ -32,10 +28,10 @@ def lines(source: Path, errors: str = "strict") -> Iterator[str]:
             encoding = "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
             yield from io.TextIOWrapper(file, encoding, errors, newline="")
     except OSError as error:
-        raise UnexpectedResponse(f"{shown(source)} cannot be read: {error.strerror}.") from None
+        raise UnexpectedResponse(f"{source_name(source)} cannot be read: {error.strerror}.") from None
     except UnicodeError:
         raise UnexpectedResponse(
-            f"{shown(source)} is not UTF-8 text. For mysql, add --default-character-set=utf8mb4."
+            f"{source_name(source)} is not UTF-8 text. For mysql, add --default-character-set=utf8mb4."
         ) from None
 
 
@@ -45,24 +41,3 @@ def _open(source: Path) -> io.BufferedReader:
     if sys.stdin is None:
         raise UnexpectedResponse("stdin is closed: pipe the text into this command.")
     return open(sys.stdin.fileno(), "rb", closefd=False)
-
-
-def in_words(exams: Sized) -> str:
-    """How many exams these are, such as `1,234 exams`."""
-    return f"{len(exams):,} {'exam' if len(exams) == 1 else 'exams'}"
-
-
-def write_stdout(data: bytes) -> None:
-    """Write to stdout, durable where it is a file.
-
-    Raises:
-        OutputFailed: it cannot be written.
-    """
-    remaining = memoryview(data)
-    try:
-        while remaining:
-            remaining = remaining[os.write(_STDOUT, remaining) :]
-        if is_regular(_STDOUT):
-            os.fsync(_STDOUT)
-    except OSError as error:
-        raise OutputFailed(f"stdout cannot be written: {error.strerror}. Do not use what was written.") from None

@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 from app import logs, settings
-from app.commands.recover.found import acknowledge, take_found
-from app.commands.recover.log import take_log
-from app.commands.recover.query import print_query, query_for
-from app.commands.recover.stdout import to_stdout
+from app.commands.recover.print_query import print_query, query_for
+from app.commands.recover.stdout import print_found, print_log
+from app.commands.recover.take_found import acknowledge, take_found
+from app.commands.recover.take_log import take_log
 from app.recovery.options import Options
 from app.signals import Stop
 
@@ -22,8 +22,10 @@ def recover(options: Options, stop: Stop) -> int:
     _configure_logs()
     directory = options.directory
     if directory is None:
-        if options.found or options.log:
-            return to_stdout(options, stop)
+        if options.log:
+            return print_log(options.log, options, stop)
+        if options.found:
+            return print_found(options.found, options, stop)
         return print_query(options.windows, [], options)
     if options.log:
         return take_log(directory, options.log, options, stop)

@@ -4,6 +4,7 @@ import logging
 from datetime import UTC, datetime
 from pathlib import Path
 
+from app.commands.recover.stdout import write_stdout
 from app.exceptions import ExitCode
 from app.logs import log_event
 from app.model import Period, timestamp
@@ -11,7 +12,6 @@ from app.output.past_runs import PastRun
 from app.recovery.known import known_exams
 from app.recovery.options import Options
 from app.recovery.query import query
-from app.recovery.texts import write_stdout
 from app.recovery.windows import read_runs, warn_of_unreported
 
 _LIMIT = 100  # the exam service's expireExamLimit by default

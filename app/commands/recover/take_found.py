@@ -1,6 +1,7 @@
 """The second step: the exams that the query found, or a note, resolve the windows."""
 
 import logging
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,11 +11,11 @@ from app.logs import log_event
 from app.model import Exam, Period, timestamp
 from app.output.files import unused_csv
 from app.output.past_runs import PastRun
+from app.output.summary import plural
 from app.recovery.csvs import csvs_in, not_in
 from app.recovery.found import Found, read_found, read_unverified, verify_time, verify_zone_is_known
 from app.recovery.options import Options
 from app.recovery.resolution import Resolution, resolve
-from app.recovery.texts import in_words
 from app.recovery.windows import read_runs
 from app.signals import FIRST, Stop
 
@@ -29,11 +30,7 @@ def take_found(directory: Path, source: Path, options: Options, stop: Stop) -> i
     with held(directory):
         _, unresolved = read_runs(directory)
         covered = [window for window in unresolved if options.unverified or _is_covered(window, found)]
-        verify_time(found, covered)
-        with stop.interruptible(FIRST):
-            exams = not_in([*csvs_in(directory), *options.csvs], found.exams.values())
-        if not exams and not options.unverified:
-            verify_zone_is_known(found)
+        exams = missing_exams(found, covered, [*csvs_in(directory), *options.csvs], options, stop)
         if covered:
             _resolve_by(directory, exams, covered, unresolved[covered[0]][0])
     others = [window for window in unresolved if window not in covered]
@@ -54,13 +51,31 @@ def read_list(source: Path, options: Options, stop: Stop) -> Found:
         return read_unverified(source) if options.unverified else read_found(source)
 
 
+def missing_exams(
+    found: Found, windows: Collection[Period], csvs: Iterable[Path], options: Options, stop: Stop
+) -> list[Exam]:
+    """The exams of a list that are in none of the CSVs.
+
+    Raises:
+        TooEarly: exams of these windows may have been changed after the query was run.
+        UnexpectedResponse: none is missing, which may be for a wrong time zone.
+        OutputFailed: a CSV cannot be read.
+    """
+    verify_time(found, windows)
+    with stop.interruptible(FIRST):
+        exams = not_in(csvs, found.exams.values())
+    if not exams and not options.unverified:
+        verify_zone_is_known(found)
+    return exams
+
+
 def _is_covered(window: Period, found: Found) -> bool:
     return any(asked.window.holds(window) for asked in found.asked)
 
 
 def _resolve_by(directory: Path, exams: list[Exam], windows: list[Period], run: PastRun) -> None:
     csv = unused_csv(directory, f"{run.summary.stem}_recovered") if exams else None
-    how = f"recovered: {in_words(exams) if exams else 'no exam was missing'}"
+    how = f"recovered: {plural(len(exams), 'exam') if exams else 'no exam was missing'}"
     if len(windows) > 1:
         how += f" of {len(windows)} windows"
     if csv:
