@@ -42,7 +42,7 @@ def expire_all(
             summary.add(exams)
             report.write(exams)
         except Exception:
-            # The log with these rows may be full or gone, too, and the CSV itself with all its rows.
+            # The log, which has these rows, may be lost as well; where the CSV was removed, so are all earlier rows.
             calls.note_lost(summary.began, "the CSV could not be written", grace=0)
             raise
         _log_once(batch.anomalies | repeated, logged)
@@ -127,12 +127,12 @@ class _Calls:
         return self._call(self._token())
 
     def _token(self) -> str:
-        self._check_time()
+        self._verify_may_go_on()
         return self._tokens.get()
 
     def _call(self, token: str) -> Batch:
         """One call, which a second signal ends."""
-        self._check_time()
+        self._verify_may_go_on()
         began, grace = Moment.now(), self._settings.read_timeout
         self._report.call_begins(began)
         try:
@@ -184,7 +184,8 @@ class _Calls:
             " this Proctor, or Proctor cannot reach its token info service: check both."
         )
 
-    def _check_time(self) -> None:
+    def _verify_may_go_on(self) -> None:
+        """Raises Interrupted after a signal, and _TimeIsUp once MAX_RUNTIME has passed."""
         self._stop.check()
         if time.monotonic() >= self._deadline:
             raise _TimeIsUp

@@ -108,7 +108,7 @@ class CsvReport:
         return os.write(self._descriptor, data[:PIPE_CHUNK])
 
     def _take_back(self, written: int) -> None:
-        """Remove the bytes written last, so that no row is truncated or stands in two places."""
+        """Remove the bytes written last: their rows go to the log, and must not be in the CSV, too, or in part."""
         if not written:
             return
         try:
