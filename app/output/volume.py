@@ -118,7 +118,7 @@ class VolumeReport(CsvReport):
         """The last call has ended, and its exams are in the CSV; those of a lost response are not."""
         if not self._record.last_lost:
             self._record = self._record._replace(since=Moment.now(), unreported=False)
-        with suppress(OSError):  # as above
+        with suppress(OSError):  # the former record only makes a window wider
             self._keep(self._record._replace(last_call=None))
 
     def _keep(self, record: Record) -> None:
