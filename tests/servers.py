@@ -14,6 +14,8 @@ from threading import Thread
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
+_MORE = getattr(socket, "MSG_MORE", 0)  # Linux: wait for what follows
+
 
 class Request(NamedTuple):
     """A request as it was received."""
@@ -56,6 +58,10 @@ class Connection:
 
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
+
+    def send_last(self, data: bytes) -> None:
+        """Send, so that the end of the connection follows at once: a busy machine may be slow to close it."""
+        self.socket.sendall(data, 0 if isinstance(self.socket, ssl.SSLSocket) else _MORE)
 
     def wait_closed(self) -> None:
         """Wait until the client has gone."""
@@ -138,9 +144,10 @@ def responding(respond: bytes | Callable[[Request], bytes], *, keep: bool = Fals
 
     def serve(connection: Connection) -> None:
         while request := connection.receive():
-            connection.send(respond if isinstance(respond, bytes) else respond(request))
+            data = respond if isinstance(respond, bytes) else respond(request)
             if not keep:
-                return
+                return connection.send_last(data)
+            connection.send(data)
 
     return serve
 

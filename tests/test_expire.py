@@ -99,7 +99,7 @@ def test_no_call_is_made_where_max_runtime_passed_over_the_token(simulate: Simul
     [
         ({"faults": ["500-after"]}, {}, "drained", 65),
         ({"faults": ["500-after", "503", "503"]}, {"MAX_ATTEMPTS": "3"}, "failed", 65),
-        ({"faults": ["500-after"], "latency": 1}, {"MAX_RUNTIME": "0.9"}, "time_limit", 65),
+        ({"faults": ["500-after"]}, {"MAX_RUNTIME": "3", "MAX_WAIT": "3600"}, "time_limit", 65),
         ({"faults": ["500-after"], "not_due": 120}, {}, "no_progress", 65),
         ({"faults": ["500-after"], "not_due": 120}, {"FAIL_ON_NO_PROGRESS": "1"}, "no_progress", 65),
         ({"faults": ["500-after", "403"]}, {}, "failed", 77),

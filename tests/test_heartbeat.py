@@ -57,7 +57,7 @@ def test_the_alarm_of_the_monitor_stays_on_until_a_lost_response_is_resolved(
     simulator = simulate(exams=450, limit=150, faults=["500-after"])
     with serving(GOOD) as monitor:
         settings = {"OUTPUT_DIR": str(volume), "HEARTBEAT_URL": url_of(monitor)}
-        assert run(simulator, **settings, READ_TIMEOUT="1").code == 65
+        assert run(simulator, **settings).code == 65
         later = run(simulator, **settings)
         assert later.code == 0
         (warning,) = later.events("unresolved")

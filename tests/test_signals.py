@@ -63,7 +63,7 @@ def test_a_signal_in_a_call_whose_response_is_lost_ends_the_run_and_reports_the_
     simulate: Simulate, jobs: Jobs
 ) -> None:
     simulator = simulate(faults=["ok", "hold"])
-    process = start_and_hold(jobs, simulator, READ_TIMEOUT="0.5")
+    process = start_and_hold(jobs, simulator, READ_TIMEOUT="3")
     process.send_signal(SIGTERM)
     result = jobs.finish(process)
     simulator.release.set()

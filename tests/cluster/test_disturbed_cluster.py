@@ -15,7 +15,7 @@ from tests.support import ROOT
 
 @pytest.mark.parametrize("part", ["apiserver", "containerd", "controller-manager", "etcd", "kubelet", "scheduler"])
 def test_a_part_of_the_cluster_that_is_restarted_does_not_disturb_a_run(deploy: Deploy, part: str) -> None:
-    deployment = deploy(faults=["hold"], settings={"READ_TIMEOUT": "300"})
+    deployment = deploy(faults=["hold"])
     deployment.start_held("run")
     cluster("restart", part)
     deployment.proctor.release.set()
@@ -26,7 +26,7 @@ def test_a_part_of_the_cluster_that_is_restarted_does_not_disturb_a_run(deploy: 
 
 
 def test_a_run_that_ends_without_an_api_server_is_known_to_be_complete_when_that_is_back(deploy: Deploy) -> None:
-    deployment = deploy(faults=["hold"], settings={"READ_TIMEOUT": "300"})
+    deployment = deploy(faults=["hold"])
     deployment.start_held("run")
     with without("apiserver"):
         deployment.proctor.release.set()
@@ -46,9 +46,7 @@ def test_a_pod_deleted_while_no_other_can_be_started_is_replaced_later(deploy: D
         deployment.release_after_sigterm(pod)
         deployment.wait_for_summary()
     deployment.wait("job/run", "Complete")
-    interrupted, *others = outcomes(deployment)
-    assert interrupted == ("interrupted", 143)
-    assert set(others) == {("drained", 0)}  # a controller manager that has just started may create two pods
+    assert outcomes(deployment) == [("interrupted", 143), ("drained", 0)]
     deployment.assert_each_exam_has_one_row()
 
 
@@ -77,7 +75,7 @@ def test_a_drain_waits_for_the_call_and_another_pod_goes_on_after_it(deploy: Dep
 def test_a_lost_node_blocks_scheduled_runs_until_it_is_tainted_and_then_its_loss_is_reported(
     deploy: Deploy, node: str
 ) -> None:
-    deployment = deploy(faults=["hold"])
+    deployment = deploy(faults=["hold"], settings={"READ_TIMEOUT": "60"})
     taint, remove_taint = commands("deploy/kubernetes/README.md", "A lost node")
     deployment.make_due(10)
     deployment.wait_for_held_call()

@@ -48,7 +48,7 @@ def test_an_evicted_pod_does_not_count_as_an_attempt(deploy: Deploy) -> None:
 
 
 def test_after_a_killed_container_the_next_pod_waits_for_the_call_and_reports_its_window(deploy: Deploy) -> None:
-    deployment = deploy(latency=12, settings={"READ_TIMEOUT": "20"})
+    deployment = deploy(latency=20, settings={"READ_TIMEOUT": "40"})
     proctor = deployment.proctor
     deployment.start("run")
     assert proctor.call_began.wait(PATIENCE)

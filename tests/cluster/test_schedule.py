@@ -4,7 +4,7 @@ from tests.cluster.deployment import Deploy
 
 
 def test_a_run_that_lasts_longer_than_a_minute_is_not_started_a_second_time(deploy: Deploy) -> None:
-    deployment = deploy(faults=["hold"], settings={"READ_TIMEOUT": "300"})
+    deployment = deploy(faults=["hold"])
     deployment.kubectl("patch", "cronjob", "force-submit-proctor", "-p", '{"spec": {"schedule": "* * * * *"}}')
     deployment.wait_for_held_call()
     deployment.wait_for_event("JobAlreadyActive")

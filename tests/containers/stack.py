@@ -112,7 +112,8 @@ class Stack:
 
     def exam_ids(self) -> list[str]:
         """The exams in all CSVs together."""
-        return sorted(row["examId"] for rows, _ in self.reports() for row in rows)
+        contents = [path.read_bytes() for path in self.fetch().glob("*.csv")]
+        return sorted(row["examId"] for content in contents for row in rows_of(content))
 
     def close(self) -> None:
         self.compose("--profile", "run", "down", "-v", "-t", "5", "--remove-orphans")

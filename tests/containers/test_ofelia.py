@@ -188,6 +188,7 @@ def test_a_run_longer_than_the_schedule_is_neither_started_twice_nor_ended_with_
     stack.compose("kill", "ofelia")
     proctor.release.set()
     assert json.loads(stack.job_log('"event": "end"'))["summary"]["outcome"] == "drained"
+    stack.execute("sh", "-c", "while ls /output/*.partial; do :; done")  # it gets its final name after that
     assert stack.exam_ids() == sorted(expired(proctor))
     assert len(expired(proctor)) == 250
 
@@ -229,6 +230,7 @@ def test_down_in_the_middle_of_a_run_waits_for_the_call_under_way_alone(stack: S
     with stack.engine.signals(stack.container("standby")) as signals:
         down = stack.start("down")
         assert "15" in next(signals)
+        assert stack.job_log('"event": "signal"')
         proctor.release.set()
         down.communicate(timeout=120)
     assert down.returncode == 0
@@ -244,7 +246,7 @@ def test_a_standby_container_that_is_killed_in_the_middle_of_a_run_is_recovered(
     stack: Stack, proctor: Simulator
 ) -> None:
     proctor.scenario.faults = ["ok", "hold"]
-    stack.up(SCHEDULE=SOON, READ_TIMEOUT="10")
+    stack.up(SCHEDULE=SOON, READ_TIMEOUT="20")
     assert proctor.held.wait(60)
     stack.compose("kill", "standby")
     assert "exit code: 137" in stack.log("ofelia", FINISHED)

@@ -5,7 +5,9 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,10 @@ import trustme
 
 from tests.gateways.configurations import FORWARD, PLANS, Certificate, Plan, Site
 
-_TRIES = 200  # to connect to a gateway that starts, with a pause of PAUSE seconds between two
+_TRIES = 1200  # to connect to a gateway that starts, with a pause of PAUSE seconds between two
 _PAUSE = 0.05
 _PATIENCE = 10  # seconds for a gateway to end, after which it is killed
+_ports = count(20_000 + 1_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")))
 _PATH = os.pathsep.join([os.environ["PATH"], "/usr/local/sbin", "/usr/sbin"])  # where Debian puts servers
 
 
@@ -95,9 +98,11 @@ class Gateways:
 
 
 def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    """A port that no other worker takes, and the system gives to nobody, until the gateway listens on it."""
+    for port in _ports:
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("unreachable")
 
 
 @pytest.fixture(scope="session")
@@ -121,9 +126,11 @@ def gateways(tmp_path: Path, ending: list[subprocess.Popen[bytes]]) -> Iterator[
 
 
 @pytest.fixture
-def unused_port() -> int:
+def unused_port() -> Iterator[int]:
     """A port on loopback where nothing listens."""
-    return _free_port()
+    with socket.socket() as kept:
+        kept.bind(("127.0.0.1", 0))
+        yield kept.getsockname()[1]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ LATE = {"READ_TIMEOUT": "5"}
 
 
 # Seconds that Proctor works. Squid looks at its timeouts once a second, so that they end within two.
-TOO_LONG = [(name, 2.5 if name == "squid" else 1.5) for name in HTTP_GATEWAYS]
+TOO_LONG = [(name, 4 if name == "squid" else 3.5) for name in HTTP_GATEWAYS]
 
 
 @pytest.mark.parametrize(("name", "latency"), TOO_LONG)

@@ -28,8 +28,8 @@ def assert_gave_up(simulator: Simulator, result: Result, attempts: int) -> None:
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_rate_limit_that_clears_is_waited_for(gateways: Gateways, simulate: Simulate, run: Run, status: int) -> None:
     simulator = simulate(exams=150)
-    gateway = gateways.start("nginx", simulator.port, **rate_limit(status, "150r/m"))
-    result = run(simulator, MAX_WAIT="2", MAX_ATTEMPTS="10", **PATIENT, **gateway.settings())
+    gateway = gateways.start("nginx", simulator.port, **rate_limit(status, "20r/m"))
+    result = run(simulator, MAX_WAIT="4", MAX_ATTEMPTS="10", **PATIENT, **gateway.settings())
     assert_complete(simulator, result)
     assert result.summary["retries"] > 0
 

@@ -29,7 +29,7 @@ def test_a_run_that_was_killed_in_a_call_is_cleaned_up_by_the_next_one(
     simulate: Simulate, jobs: Jobs, run: Run, volume: Path
 ) -> None:
     simulator = simulate(faults=["ok", "hold"])
-    killed = jobs.start({**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), "READ_TIMEOUT": "3"})
+    killed = jobs.start({**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), "READ_TIMEOUT": "6"})
     assert simulator.held.wait(PATIENCE)
     partial = only(volume, ".partial")
     killed.kill()
@@ -60,7 +60,7 @@ def test_the_window_of_a_killed_run_holds_the_responses_that_it_had_lost(
     simulate: Simulate, jobs: Jobs, run: Run, volume: Path
 ) -> None:
     simulator = simulate(exams=450, faults=["ok", "cut-body", "ok", "hold"])
-    settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), "READ_TIMEOUT": "2", "TZ": "Asia/Kolkata"}
+    settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), "READ_TIMEOUT": "6", "TZ": "Asia/Kolkata"}
     killed = jobs.start(settings)
     assert simulator.held.wait(PATIENCE)
     killed.kill()

@@ -112,7 +112,7 @@ def test_the_call_of_a_killed_run_is_let_end_before_the_next_one_begins(
     monkeypatch.setattr("app.simulator.server.time", SimpleNamespace(sleep=work))
     simulator = simulate(latency=1)  # Proctor has chosen the exams, and changes them when it may go on
     settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume)}
-    killed = jobs.start({**settings, "READ_TIMEOUT": "6"})
+    killed = jobs.start({**settings, "READ_TIMEOUT": "15"})
     assert at_work.wait(PATIENCE)
     killed.kill()
     jobs.finish(killed)
@@ -122,7 +122,7 @@ def test_the_call_of_a_killed_run_is_let_end_before_the_next_one_begins(
     result = jobs.finish(following)
     simulator.wait_idle()
 
-    assert 0 < wait <= 6
+    assert 0 < wait <= 15
     assert result.code == 65
     first, *others = simulator.record
     assert instant(first["end"]) <= min(instant(call["start"]) for call in others)

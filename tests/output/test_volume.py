@@ -281,7 +281,7 @@ def test_a_final_name_that_cannot_be_given_is_left_to_the_next_run(
     simulator = simulate(faults=faults)
     with monitoring() as monitor:
         settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), "HEARTBEAT_URL": monitor.url}
-        result = jobs.run({**settings, "READ_TIMEOUT": "0.5"} | sabotaged(tmp_path, RENAME))
+        result = jobs.run(settings | sabotaged(tmp_path, RENAME))
     assert str(result.code) == codes[-1] == monitor.received[-1]
     assert monitor.received == codes
     assert result.events("output_failed")

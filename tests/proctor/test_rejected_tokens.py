@@ -73,7 +73,7 @@ def test_new_tokens_that_are_rejected_from_the_first_call_on_end_with_both_cause
 
 
 def test_new_tokens_that_are_rejected_are_tried_again_with_growing_waits(simulate: Simulate, run: Run) -> None:
-    result = run(simulate(faults=["401"] * 9), MAX_WAIT="3600", MAX_RUNTIME="1")
+    result = run(simulate(faults=["401"] * 9), MAX_WAIT="3600", MAX_RUNTIME="3")
     assert (result.code, result.summary["outcome"]) == (75, "time_limit")
     assert result.events("retry")[0]["wait_seconds"] > 0
 

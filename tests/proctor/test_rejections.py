@@ -60,7 +60,7 @@ def test_retry_after_is_honoured_up_to_max_wait(
 ) -> None:
     hour = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True) if as_date else "3600"
     with serving(responding(response(status, Retry_After=hour))) as server:
-        result = run(simulate(), PROCTOR_URL=server.url, MAX_WAIT=str(longest_wait), MAX_RUNTIME="1")
+        result = run(simulate(), PROCTOR_URL=server.url, MAX_WAIT=str(longest_wait), MAX_RUNTIME="3")
     assert (result.code, result.summary["outcome"], result.summary["lost"]) == (75, "time_limit", [])
     assert len(server.requests) == 1
     (retry,) = result.events("retry")

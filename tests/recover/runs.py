@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 from app.simulator import Simulator
 from tests.recover.database import Database
-from tests.support import QUICK, Jobs, rows_of
+from tests.support import PATIENCE, QUICK, Jobs, rows_of
 
 ZONES = {
     "UTC": UTC,
@@ -39,8 +39,8 @@ def fill(database: Database, simulators: Iterable[Simulator], zone: str = "UTC",
 
 def kill_in_a_call(simulator: Simulator, jobs: Jobs, volume: Path) -> None:
     """Kill a run while its call is held, and let the call end."""
-    killed = jobs.start({**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), "READ_TIMEOUT": "3"})
-    simulator.held.wait()
+    killed = jobs.start({**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), "READ_TIMEOUT": "6"})
+    assert simulator.held.wait(PATIENCE)
     killed.kill()
     jobs.finish(killed)
     simulator.release.set()
