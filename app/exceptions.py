@@ -20,22 +20,6 @@ class ExitCode(IntEnum):
     CONFIGURATION = 78
 
 
-MEANINGS = {
-    ExitCode.OK: "all done, or no progress left to make",
-    ExitCode.LAST_RUN_FAILED: "history: something is wrong or unresolved",
-    ExitCode.USAGE: "wrong usage",
-    ExitCode.RESPONSES_LOST: "responses lost: exams may be missing, see recover",
-    ExitCode.UNAVAILABLE: "Proctor or the token endpoint is unavailable",
-    ExitCode.BUG: "a bug",
-    ExitCode.OUTPUT: "the CSV could not be written, see recover --log",
-    ExitCode.TRY_LATER: "another run, MAX_RUNTIME, or FAIL_ON_NO_PROGRESS",
-    ExitCode.UNEXPECTED_RESPONSE: "a response that is not Proctor's",
-    ExitCode.CREDENTIALS: "credentials rejected",
-    ExitCode.CONFIGURATION: "a wrong setting",
-}
-"""What each exit code means, in a few words for --help."""
-
-
 class Outcome(StrEnum):
     """What a run's summary calls its end."""
 

@@ -1,13 +1,26 @@
 """What --help says besides the options: what each command does, settings, examples, exit codes."""
 
-from app.exceptions import MEANINGS
+from app.exceptions import ExitCode
 
 JOB = """\
 Without a COMMAND: expires overdue exams through Proctor, and writes a CSV row
 for each, on stdout or in OUTPUT_DIR.
 """
 
-_CODES = "".join(f"  {code:<9} {meaning}\n" for code, meaning in MEANINGS.items())
+_MEANINGS = {
+    ExitCode.OK: "all done, or no progress left to make",
+    ExitCode.LAST_RUN_FAILED: "history: something is wrong or unresolved",
+    ExitCode.USAGE: "wrong usage",
+    ExitCode.RESPONSES_LOST: "responses lost: exams may be missing, see recover",
+    ExitCode.UNAVAILABLE: "Proctor or the token endpoint is unavailable",
+    ExitCode.BUG: "a bug",
+    ExitCode.OUTPUT: "the CSV could not be written, see recover --log",
+    ExitCode.TRY_LATER: "another run, MAX_RUNTIME, or FAIL_ON_NO_PROGRESS",
+    ExitCode.UNEXPECTED_RESPONSE: "a response that is not Proctor's",
+    ExitCode.CREDENTIALS: "credentials rejected",
+    ExitCode.CONFIGURATION: "a wrong setting",
+}
+_CODES = "".join(f"  {code:<9} {meaning}\n" for code, meaning in _MEANINGS.items())
 
 SETTINGS_AND_CODES = f"""\
 settings: each is looked up in the environment (NAME, or the file that NAME_FILE
@@ -58,6 +71,37 @@ are needed. What recovers exams: python -m app recover --help
 
 example:
   python -m app history output --max-age 26
+"""
+
+RECOVER = """\
+Recovers exams that are in no CSV. For the windows of lost responses, in two steps:
+
+  python -m app recover output > query.sql
+  mysql -N exam < query.sql | python -m app recover output --found -
+
+The first prints one query for every unresolved window of the runs in output, an OUTPUT_DIR; any client of MySQL or
+MariaDB can run it. The second writes the exams that no CSV there has to a CSV of their own, and marks the windows
+as resolved. Both can safely be repeated. No settings are needed, but LOG_LEVEL and LOG_FORMAT are honoured.
+
+The database stores times in the time zone of the exam service's JVM. A wrong --database-zone does no harm: the
+second step detects it with an exam that is in a CSV, changes nothing, and prints the right one.
+"""
+
+RECOVER_EXAMPLES_AND_CODES = """\
+For rows that a run could write to its log alone (exit code 74), and to mark all windows as resolved by other means:
+
+  python -m app recover output --log job.log
+  python -m app recover output --acknowledge "asked the database team, ticket 4711"
+
+For runs without OUTPUT_DIR, give the windows from the log, and the CSVs.
+
+  python -m app recover --window 2026-11-22T02:00:00.679Z 2026-11-22T02:06:00.681Z > query.sql
+  mysql -N exam < query.sql | python -m app recover --found - --csv expired.csv > recovered.csv
+
+Exit codes: 0 done, or nothing to do; 64 wrong usage; 65 windows that the query did not ask for are unresolved; 74 a
+file cannot be read or written; 75 a run is under way, the job must be run again after one that was killed, or the
+query was run before the end of a window; 76 the list is not the complete result of the query, or a row of the log
+cannot be read.
 """
 
 STANDBY = """\

@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 
 from app import logs, settings
+from app.commands.recover.options import Options
 from app.commands.recover.print_query import print_query, query_for
 from app.commands.recover.stdout import print_found, print_log
 from app.commands.recover.take_found import acknowledge, take_found
 from app.commands.recover.take_log import take_log
-from app.recovery.options import Options
 from app.signals import Stop
 
 

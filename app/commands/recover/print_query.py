@@ -4,13 +4,13 @@ import logging
 from datetime import UTC, datetime
 from pathlib import Path
 
+from app.commands.recover.options import Options
 from app.commands.recover.stdout import write_stdout
 from app.exceptions import ExitCode
 from app.logs import log_event
 from app.model import Period, timestamp
 from app.output.past_runs import PastRun
 from app.recovery.known import known_exams
-from app.recovery.options import Options
 from app.recovery.query import query
 from app.recovery.windows import read_runs, warn_of_unreported
 

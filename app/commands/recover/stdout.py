@@ -4,6 +4,7 @@ import logging
 import os
 from pathlib import Path
 
+from app.commands.recover.options import Options
 from app.commands.recover.take_found import missing_exams, read_list
 from app.commands.recover.take_log import conclude
 from app.exceptions import ExitCode, OutputFailed
@@ -13,7 +14,6 @@ from app.output.csv_report import csv_bytes
 from app.output.summary import plural
 from app.recovery.csvs import not_in
 from app.recovery.log_rows import read_log
-from app.recovery.options import Options
 from app.signals import FIRST, Stop
 from app.streams import is_regular
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from app.commands.recover.held import held
+from app.commands.recover.options import Options
 from app.exceptions import ExitCode
 from app.logs import log_event
 from app.model import Exam, Period, timestamp
@@ -14,7 +15,6 @@ from app.output.past_runs import PastRun
 from app.output.summary import plural
 from app.recovery.csvs import csvs_in, not_in
 from app.recovery.found import Found, read_found, read_unverified, verify_time, verify_zone_is_known
-from app.recovery.options import Options
 from app.recovery.resolution import Resolution, resolve
 from app.recovery.windows import read_runs
 from app.signals import FIRST, Stop

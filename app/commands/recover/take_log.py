@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 from app.commands.recover.held import held
+from app.commands.recover.options import Options
 from app.exceptions import ExitCode, UnexpectedResponse
 from app.logs import log_event
 from app.model import Exam
@@ -11,7 +12,6 @@ from app.output.files import stem_of_run, unused_csv
 from app.output.summary import plural
 from app.recovery.csvs import csvs_in, not_in
 from app.recovery.log_rows import LogRows, read_log
-from app.recovery.options import Options
 from app.recovery.resolution import write_csv
 from app.recovery.windows import warn_of_unreported
 from app.signals import FIRST, Stop
