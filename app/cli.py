@@ -1,10 +1,9 @@
 """The command line: dispatch, settings, and the exit code of an error that a command does not handle."""
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 
-from app import logs, settings
+from app import settings
 from app.exceptions import ExitCode, Failure
 from app.heartbeat import Monitor
 from app.logs import log, log_event
@@ -62,9 +61,7 @@ def _dispatch(arguments: Sequence[str], stop: Stop) -> int:
 def _read_settings(stop: Stop) -> Configuration:
     with stop.interruptible(FIRST):  # a named pipe in place of a file may never be written to
         configuration = settings.read()
-    logs.configure(configuration["LOG_LEVEL"].value, configuration["LOG_FORMAT"].value)
-    for name, value in configuration.proxies.items():
-        os.environ.setdefault(name, value)  # where requests looks for them
+    configuration.apply()
     return configuration
 
 

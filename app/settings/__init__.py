@@ -5,8 +5,8 @@ file `/run/secrets/<name in lower case>`, the file `.env` in the working directo
 All problems are reported at once, by name; no message contains the value of a secret.
 """
 
-from app.settings.configuration import DOTENV, SECRETS_DIR, Configuration, Setting, read
+from app.settings.configuration import Configuration, read, read_variables
 from app.settings.declarations import NAMES, Settings
 from app.settings.schedule import schedule_problem
 
-__all__ = ["DOTENV", "NAMES", "SECRETS_DIR", "Configuration", "Setting", "Settings", "read", "schedule_problem"]
+__all__ = ["NAMES", "Configuration", "Settings", "read", "read_variables", "schedule_problem"]

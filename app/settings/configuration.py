@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from app import logs
 from app.exceptions import Misconfigured
 from app.settings import parsers
 from app.settings.declarations import (
@@ -59,11 +60,17 @@ class Configuration:
         """The settings, if nothing is wrong with them.
 
         Raises:
-            Misconfigured: names every problem, one a line.
+            Misconfigured: names every problem, one per line.
         """
         if self.problems:
             raise Misconfigured("\n".join(self.problems))
         return Settings(**{name.lower(): setting.value for name, setting in self.found.items()})
+
+    def apply(self) -> None:
+        """Put into effect what holds for the whole process: how it logs, and the proxies of `.env`."""
+        logs.configure(self["LOG_LEVEL"].value, self["LOG_FORMAT"].value)
+        for name, value in self.proxies.items():
+            os.environ.setdefault(name, value)  # where requests looks for them
 
     def shown(self, name: str) -> str:
         """The text of a setting for people's eyes: never a secret's."""
@@ -91,7 +98,9 @@ def read(
     for name, declaration in DECLARATIONS.items():
         configuration.found[name] = _find(name, declaration, sources, configuration)
     configuration.warnings += [
-        f"{name} (environment) is called {FORMER[name]} now." for name in FORMER if name in environ and "_" in name
+        f"{name} (environment) is called {FORMER[name]} now."
+        for name in FORMER
+        if name in environ and name != "ENDPOINT"  # which other programs set as well
     ]
     configuration.schedule = environ.get("SCHEDULE") or variables.variables.get("SCHEDULE") or None
     if configuration.schedule:
@@ -99,7 +108,15 @@ def read(
     _take_proxies(environ, variables, configuration)
     _inherit_ca_bundle({**variables.variables, **environ}, configuration)
     _validate(configuration)
+    _split_endpoint(configuration)
     return configuration
+
+
+def read_variables(variables: Mapping[str, str]) -> Configuration:
+    """Look every setting up in `variables` alone, except LOG_LEVEL and LOG_FORMAT, which the environment may have."""
+    of_logs = {name: os.environ[name] for name in ("LOG_LEVEL", "LOG_FORMAT") if name in os.environ}
+    nowhere = Path(os.devnull, "none")
+    return read({**variables, **of_logs}, secrets_dir=nowhere, dotenv=nowhere)
 
 
 def _find(name: str, declaration: Declaration, sources: Sources, configuration: Configuration) -> Setting:
@@ -172,12 +189,6 @@ def _validate(configuration: Configuration) -> None:
             for name in ("AUTH_USERNAME", "AUTH_PASSWORD")
             if found[name].value is None and found[name].source == "default"
         ]
-    client_name = found["CLIENT_NAME"].value
-    if found["PROCTOR_URL"].value and client_name:
-        url, _, rest = found["PROCTOR_URL"].value.partition(EXPIRE_PATH)
-        found["PROCTOR_URL"] = replace(found["PROCTOR_URL"], value=url)
-        if unquote(rest.strip("/")) not in ("", client_name):
-            problems.append(f"PROCTOR_URL ends with a client name other than CLIENT_NAME={client_name!r}.")
     if not found["TLS_VERIFY"].value:
         warnings.append("TLS_VERIFY is off: anyone on the network path can read the password and the token.")
     warnings += [
@@ -185,6 +196,7 @@ def _validate(configuration: Configuration) -> None:
         for name, exposed in _EXPOSED_BY_HTTP.items()
         if (url := found[name].value) and urlsplit(url).scheme == "http" and not _is_loopback(url)
     ]
+    client_name = found["CLIENT_NAME"].value
     if client_name and "." in client_name:
         warnings.append("CLIENT_NAME contains a dot: Proctor may take what follows the last dot for a file suffix.")
     if client_name and " " in client_name:
@@ -192,6 +204,17 @@ def _validate(configuration: Configuration) -> None:
             "CLIENT_NAME contains a space: Proctor encodes it twice when it looks up the client's assessments, so those"
             " that are to be force completed are not found."
         )
+
+
+def _split_endpoint(configuration: Configuration) -> None:
+    """Where PROCTOR_URL is the address of the whole endpoint, keep what comes before the endpoint's path."""
+    setting, client_name = configuration["PROCTOR_URL"], configuration["CLIENT_NAME"].value
+    if not setting.value or not client_name:
+        return
+    url, _, rest = setting.value.partition(EXPIRE_PATH)
+    configuration.found["PROCTOR_URL"] = replace(setting, value=url)
+    if unquote(rest.strip("/")) not in ("", client_name):
+        configuration.problems.append(f"PROCTOR_URL ends with a client name other than CLIENT_NAME={client_name!r}.")
 
 
 def _is_loopback(url: str) -> bool:

@@ -131,6 +131,6 @@ def _doubts(binding: Binding) -> Iterator[str]:
     if name in FORMER:
         yield f"{name} is called {FORMER[name]} now."
     elif not misspelt(name):
-        # The name may be a piece of a secret that spans lines: it is shown only if it resembles a setting.
+        # The name may be part of a secret that spans lines: it is shown only if it resembles a setting.
         setting = nearest(name)
         yield not_known(name, setting) if setting else "this is not a known setting."

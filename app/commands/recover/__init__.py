@@ -1,9 +1,6 @@
 """Exams that Proctor changed and no CSV has: the query that finds them, and the CSV that they are written to."""
 
-import os
-from pathlib import Path
-
-from app import logs, settings
+from app import settings
 from app.commands.recover.options import Options
 from app.commands.recover.print_query import print_query, query_for
 from app.commands.recover.stdout import print_found, print_log
@@ -19,7 +16,7 @@ def recover(options: Options, stop: Stop) -> int:
         Failure: it cannot be done. Then nothing was changed, or doing it again does the rest.
         Interrupted: a signal was received while something was read; nothing was changed.
     """
-    _configure_logs()
+    settings.read_variables({}).apply()  # for its log; no setting is needed
     directory = options.directory
     if directory is None:
         if options.log:
@@ -34,11 +31,3 @@ def recover(options: Options, stop: Stop) -> int:
     if options.acknowledge is not None:
         return acknowledge(directory, options.acknowledge)
     return query_for(directory, options)
-
-
-def _configure_logs() -> None:
-    """Take LOG_LEVEL and LOG_FORMAT from the environment. No other setting is needed, so none is looked up."""
-    nowhere = Path(os.devnull)
-    environment = {name: os.environ[name] for name in ("LOG_LEVEL", "LOG_FORMAT") if name in os.environ}
-    configuration = settings.read(environment, secrets_dir=nowhere, dotenv=nowhere / "none")
-    logs.configure(configuration["LOG_LEVEL"].value, configuration["LOG_FORMAT"].value)
