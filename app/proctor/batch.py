@@ -1,6 +1,7 @@
 """Proctor's response body as a batch of exams: a malformed record is a row like any other, and an anomaly."""
 
 import json
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -18,7 +19,8 @@ _FLAG = "additionalExamsToExpire"
 _VALUES = itemgetter(*Exam._fields)
 _KINDS: list[set[type]] = [{str}, {str}, {str}, {_Number}, {str}]  # the types of an exam's fields
 _MOST_ANOMALIES = 100
-_DECODER = json.JSONDecoder(parse_int=_Number, parse_float=_Number, parse_constant=_Number)
+_decoder = partial(json.JSONDecoder, parse_int=_Number, parse_float=_Number, parse_constant=_Number)
+_DECODER = _decoder()
 
 
 def parse_batch(body: bytes) -> Batch | None:
@@ -35,9 +37,7 @@ def parse_batch(body: bytes) -> Batch | None:
     try:
         if text.count(f'"{_LIST}"') > 1:
             anomalies.add(f"a response with {_LIST} more than once (all of them are written)")
-            content = json.JSONDecoder(
-                object_pairs_hook=_joined, parse_int=_Number, parse_float=_Number, parse_constant=_Number
-            ).decode(text)
+            content = _decoder(object_pairs_hook=_joined).decode(text)
         else:
             content = _DECODER.decode(text)
     except (ValueError, RecursionError):

@@ -33,6 +33,22 @@ _PLAIN_AT_TLS = re.compile(rb"plain HTTP request was sent to HTTPS port|plain HT
 _NO_CERTIFICATE_SENT = re.compile(rb"No required SSL certificate was sent")
 _TLS_RECORD = re.compile(r"[\x15\x16]\x03")  # how an alert or a handshake begins, where a status line should
 _TUNNEL_FAILED = re.compile(r"Tunnel connection failed: (\d{3})\b")  # http.client's words
+# OpenSSL's reasons for a handshake that would fail the same way again.
+_PERMANENT = (
+    "UNSUPPORTED_PROTOCOL",
+    "NO_PROTOCOLS_AVAILABLE",
+    "TLSV1_ALERT_PROTOCOL_VERSION",
+    "TLSV1_ALERT_INSUFFICIENT_SECURITY",
+    "SSLV3_ALERT_HANDSHAKE_FAILURE",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+    "SSLV3_ALERT_BAD_CERTIFICATE",
+    "DH_KEY_TOO_SMALL",
+    "EE_KEY_TOO_SMALL",
+    "CA_KEY_TOO_SMALL",
+    "CA_MD_TOO_WEAK",
+    "WRONG_SIGNATURE_TYPE",
+    "UNSAFE_LEGACY_RENEGOTIATION_DISABLED",
+)
 
 
 def of_unsent(error: Exception, url: str) -> Exception | None:
@@ -56,7 +72,7 @@ def of_unsent(error: Exception, url: str) -> Exception | None:
 def of_sent(error: Exception, url: str) -> Failure | None:
     """What an error means where a request was sent but surely not processed; None where that is not sure."""
     host = _host(url)
-    for cause in causes(error):
+    for cause in _causes(error):
         # With TLS 1.3 a gateway's demand for a certificate is received after the request was sent.
         if isinstance(cause, ssl.SSLError) and cause.reason == "TLSV13_ALERT_CERTIFICATE_REQUIRED":
             return Misconfigured(_CLIENT_CERTIFICATE.format(host=host))
@@ -79,7 +95,7 @@ def of_response(response: Response, url: str) -> Failure | None:
 
 def reason_of(error: Exception) -> str:
     """The root cause in a few words."""
-    for cause in reversed(list(causes(error))):
+    for cause in reversed(list(_causes(error))):
         if isinstance(cause, BrokenResponse):
             return str(cause)
         if isinstance(cause, (http.client.IncompleteRead, urllib3.exceptions.IncompleteRead)):
@@ -99,7 +115,7 @@ def reason_of(error: Exception) -> str:
     return f"the exchange failed ({type(error).__name__})"
 
 
-def causes(error: BaseException) -> Iterator[BaseException]:
+def _causes(error: BaseException) -> Iterator[BaseException]:
     """An error and all that it wraps; urllib3 keeps the cause of a proxy's error among the arguments alone."""
     found, seen = [error], set()
     while found:
@@ -114,7 +130,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 def _of_tls(error: Exception, host: str) -> Failure | None:
     """The failure of a handshake that would fail the same way again."""
-    for cause in causes(error):
+    for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             advice = (
                 " If it was issued by your own CA, set TLS_CA_FILE to that CA's certificate."
@@ -131,26 +147,9 @@ def _of_tls(error: Exception, host: str) -> Failure | None:
     return None
 
 
-_PERMANENT = (
-    "UNSUPPORTED_PROTOCOL",
-    "NO_PROTOCOLS_AVAILABLE",
-    "TLSV1_ALERT_PROTOCOL_VERSION",
-    "TLSV1_ALERT_INSUFFICIENT_SECURITY",
-    "SSLV3_ALERT_HANDSHAKE_FAILURE",
-    "TLSV13_ALERT_CERTIFICATE_REQUIRED",
-    "SSLV3_ALERT_BAD_CERTIFICATE",
-    "DH_KEY_TOO_SMALL",
-    "EE_KEY_TOO_SMALL",
-    "CA_KEY_TOO_SMALL",
-    "CA_MD_TOO_WEAK",
-    "WRONG_SIGNATURE_TYPE",
-    "UNSAFE_LEGACY_RENEGOTIATION_DISABLED",
-)
-
-
 def _tunnel_status(error: Exception) -> str | None:
     """The status with which a proxy refused a CONNECT."""
-    for cause in causes(error):
+    for cause in _causes(error):
         if isinstance(cause, OSError) and (refused := _TUNNEL_FAILED.match(str(cause))):
             return refused[1]
     return None

@@ -13,7 +13,7 @@ from app.exceptions import CredentialsRejected, Failure, Misconfigured, Transien
 from app.logs import log_event
 from app.model import Batch
 from app.proctor.batch import parse_batch
-from app.proctor.gateways import was_not_passed_on, was_passed_on
+from app.proctor.gateways import was_rejected
 from app.proctor.response import Response
 from app.proctor.transport import IncompleteResponse, Transport
 from app.settings import Settings
@@ -68,11 +68,9 @@ class Endpoint:
         if response.status == 200 and (batch := parse_batch(response.body)):
             self._worked = True
             return batch._replace(anomalies=frozenset(map(response.quote, batch.anomalies)) - {""})
-        if _rejects_token(response):
-            raise TokenRejected(f"{self.url} rejected the token with {response.status}")
+        self._verify_token_was_accepted(response)
         late = response.seconds >= self._late
-        rejected = response.status in (429, 503) and not was_passed_on(response)
-        if (rejected or (response.status == 500 and was_not_passed_on(response))) and not late:
+        if was_rejected(response) and not late:
             raise Transient(f"Proctor rejected the call: {response}", response.retry_after)
         # A late response from a URL that worked before is a gateway's, to a call that took too long.
         if not (late and self._worked) and (failure := _failure(response, self.url)):
@@ -107,9 +105,12 @@ class Endpoint:
     def _ask(self, method: str, token: str) -> Response:
         request = self._transport.prepare(method, self.url, headers=_headers(token))
         response = self._transport.send(request, secrets=(token,), ended_by=FIRST)
+        self._verify_token_was_accepted(response)
+        return response
+
+    def _verify_token_was_accepted(self, response: Response) -> None:
         if _rejects_token(response):
             raise TokenRejected(f"{self.url} rejected the token with {response.status}")
-        return response
 
 
 def _headers(token: str) -> dict[str, str]:

@@ -17,13 +17,19 @@ _ENVOY_NOT_PASSED_ON = re.compile(rb"reset reason: *(remote connection failure|l
 _TINYPROXY_NOT_PASSED_ON = re.compile(rb"Unable to connect")
 
 
-def was_passed_on(response: Response) -> bool:
-    """Whether a 503 or 429 bears the mark of a gateway that may have passed the call on to Proctor."""
+def was_rejected(response: Response) -> bool:
+    """Whether a response shows that the call was rejected before Proctor worked on it."""
+    if response.status in (429, 503):
+        return not _may_have_been_passed_on(response)
+    return response.status == 500 and _is_of_tinyproxy(response)
+
+
+def _may_have_been_passed_on(response: Response) -> bool:
     if "X-Varnish" in response.headers or "varnish" in response.header("Via").lower():
         return True
     return bool(_PASSED_ON.search(response.body)) and not _ENVOY_NOT_PASSED_ON.search(response.body)
 
 
-def was_not_passed_on(response: Response) -> bool:
-    """Whether a 500 is that of tinyproxy, which says so when it cannot connect to Proctor."""
+def _is_of_tinyproxy(response: Response) -> bool:
+    """Whether tinyproxy says with its 500 that it could not connect to Proctor."""
     return "tinyproxy" in response.header("Server").lower() and bool(_TINYPROXY_NOT_PASSED_ON.search(response.body))

@@ -16,8 +16,8 @@ from urllib3.util.wait import wait_for_read
 
 from app import __version__
 from app.exceptions import Transient
+from app.proctor import diagnosis
 from app.proctor.connection import CHUNK, LONGEST_RESPONSE, Adapter, Exchange, too_long
-from app.proctor.diagnosis import of_response, of_sent, of_unsent, reason_of
 from app.proctor.response import Response
 from app.settings import Settings
 from app.signals import SECOND, Stop
@@ -90,7 +90,7 @@ class Transport:
         try:
             request = requests.Request(method, url, **arguments).prepare()
         except ValueError as error:
-            raise of_unsent(error, url) or error from error
+            raise diagnosis.of_unsent(error, url) or error from error
         for name, value in _HEADERS.items():
             request.headers.setdefault(name, value)
         return request
@@ -127,12 +127,12 @@ class Transport:
             self._adapter.close()
             self._last, self._keeps_connections[server] = None, False
             if not exchange.sent:
-                raise of_unsent(error, url) or error from error
-            raise of_sent(error, url) or IncompleteResponse(reason_of(error)) from error
+                raise diagnosis.of_unsent(error, url) or error from error
+            raise diagnosis.of_sent(error, url) or IncompleteResponse(diagnosis.reason_of(error)) from error
         ended = time.monotonic()
         response = Response(received.status_code, received.headers, body, ended - (exchange.sent_at or began), secrets)
         self._last = _Last(server, exchange.socket, ended, ended - began)
-        if failure := of_response(response, url):
+        if failure := diagnosis.of_response(response, url):
             raise failure
         return response
 
