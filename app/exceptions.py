@@ -8,7 +8,7 @@ class ExitCode(IntEnum):
     """Exit codes other than 128 + n, which says that signal n ended the run."""
 
     OK = 0
-    LAST_RUN_FAILED = 1
+    PROBLEMS_FOUND = 1
     USAGE = 64
     RESPONSES_LOST = 65
     UNAVAILABLE = 69
@@ -70,7 +70,7 @@ class Busy(Failure):
 
 
 class TooEarly(Failure):
-    """It was done too early, and must be done again later."""
+    """It is too early for this; the same command works later."""
 
     code = ExitCode.TRY_LATER
 

@@ -9,7 +9,7 @@ from app.logs import log_event
 from app.proctor.transport import Transport
 from app.signals import Stop
 
-_SECONDS = 10
+_TIMEOUT = 10  # seconds
 
 
 @dataclass(frozen=True, repr=False)  # no repr: the URL is a secret, and never logged
@@ -30,7 +30,7 @@ class Monitor:
         base, mark, query = self.url.partition("?")
         target = f"{base.rstrip('/')}/{what}{mark}{query}"
         try:
-            with closing(Transport(stop, _SECONDS, _SECONDS, self.verify)) as transport:
+            with closing(Transport(stop, _TIMEOUT, _TIMEOUT, self.verify)) as transport:
                 response = transport.send(transport.prepare("POST", target, json=summary), ended_by=ended_by)
             problem = "" if 200 <= response.status < 300 else f"it responded {response.status}"
         except Exception as error:

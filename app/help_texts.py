@@ -9,7 +9,7 @@ for each, on stdout or in OUTPUT_DIR.
 
 _MEANINGS = {
     ExitCode.OK: "all done, or no progress left to make",
-    ExitCode.LAST_RUN_FAILED: "history: something is wrong or unresolved",
+    ExitCode.PROBLEMS_FOUND: "history: something is wrong or unresolved",
     ExitCode.USAGE: "wrong usage",
     ExitCode.RESPONSES_LOST: "responses lost: exams may be missing, see recover",
     ExitCode.UNAVAILABLE: "Proctor or the token endpoint is unavailable",

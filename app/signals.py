@@ -79,7 +79,7 @@ class Stop:
             self._raise_at = _NEVER
 
     def sleep(self, seconds: float) -> None:
-        """Wait; any signal, also an earlier one, raises `Interrupted` at once."""
+        """Wait, also for infinity; any signal, also an earlier one, raises `Interrupted` at once."""
         self._wait([], [], seconds, FIRST)
 
     def wait_readable(self, source: Any, seconds: float, ended_by: int) -> bool:
@@ -91,7 +91,7 @@ class Stop:
         return self._wait([source], [], seconds, ended_by)
 
     def wait_writable(self, sink: int, ended_by: int) -> None:
-        """Wait until a descriptor takes data; raises Interrupted as above."""
+        """Wait until a descriptor takes data; the signal `ended_by` raises `Interrupted`."""
         self._wait([], [sink], _NEVER, ended_by)
 
     def _wait(self, sources: list[Any], sinks: list[Any], seconds: float, ended_by: int) -> bool:

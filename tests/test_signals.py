@@ -226,9 +226,11 @@ def signal_before_each_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have SIGTERM received after the last look at the count of signals, and before the system begins to wait."""
     select_really = select.select
 
-    def select_late(*arguments: Any) -> Any:
+    def select_late(readable: Any, writable: Any, exceptional: Any, seconds: float) -> Any:
         os.kill(os.getpid(), SIGTERM)
-        return select_really(*arguments)
+        ready = select_really(readable, writable, exceptional, min(seconds, PATIENCE))
+        assert any(ready), "the signal went unnoticed"
+        return ready
 
     monkeypatch.setattr("app.signals.select", SimpleNamespace(select=select_late))
 
@@ -261,7 +263,6 @@ def test_standby_notices_a_signal_just_before_its_wait(
     from app.commands import standby
 
     signal_before_each_wait(monkeypatch)
-    monkeypatch.setattr(standby, "_A_DAY", PATIENCE)
     monkeypatch.setattr(standby, "_runs", lambda: iter(()))  # those of this machine are others' affair
     assert standby.standby(configured(tmp_path), stop) == 0
 

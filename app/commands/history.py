@@ -29,7 +29,7 @@ def history(directory: Path, max_age: timedelta | None) -> int:
         problems = [f"There is no summary of a run in {directory}."]
     for problem in problems:
         print_line(problem)
-    return ExitCode.LAST_RUN_FAILED if problems else ExitCode.OK
+    return ExitCode.PROBLEMS_FOUND if problems else ExitCode.OK
 
 
 def _print_table(runs: list[PastRun]) -> None:

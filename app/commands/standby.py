@@ -22,8 +22,6 @@ from app.signals import SECOND, Interrupted, Stop
 if sys.platform != "linux":
     raise Misconfigured("standby is for Linux containers; here, have a scheduler start the job itself.")
 
-_A_DAY = 86_400
-
 
 def standby(settings: Settings, stop: Stop) -> int:
     """Wait for a signal, then for the end of every run in this container; return the exit code."""
@@ -32,8 +30,7 @@ def standby(settings: Settings, stop: Stop) -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # PID 1 inherits orphans; ignored, they do not become zombies
     log_event(logging.INFO, "standby", "The settings are valid. Waiting for the scheduler to start runs here.")
     with suppress(Interrupted):
-        while True:
-            stop.sleep(_A_DAY)
+        stop.sleep(float("inf"))
     while runs := list(_runs()):
         log_event(
             logging.INFO, "standby", f"Passing the signal on to every run here ({len(runs)}) and waiting for it to end."

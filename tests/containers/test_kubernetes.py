@@ -116,7 +116,7 @@ def test_a_retry_never_hides_what_went_wrong(rendered: Rendered) -> None:
     spec = rendered["CronJob"]["spec"]
     assert (spec["concurrencyPolicy"], pod_of(rendered)["restartPolicy"]) == ("Forbid", "Never")
     fail, ignore = spec["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
-    permanent = set(ExitCode) - {ExitCode.OK, ExitCode.LAST_RUN_FAILED, ExitCode.UNAVAILABLE, ExitCode.TRY_LATER}
+    permanent = set(ExitCode) - {ExitCode.OK, ExitCode.PROBLEMS_FOUND, ExitCode.UNAVAILABLE, ExitCode.TRY_LATER}
     assert fail["onExitCodes"] == {"operator": "In", "values": sorted(permanent)}
     assert ignore["onPodConditions"][0]["type"] == "DisruptionTarget"
 
