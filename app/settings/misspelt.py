@@ -13,7 +13,6 @@ systems, shells and cloud clients are not taken for misspelt settings. The few n
 as a slip are listed here.
 """
 
-import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -62,6 +61,8 @@ def not_known(name: str, setting: str) -> str:
 
 def nearest(name: str) -> str | None:
     """The setting that is most like `name`, if any is like it at all: for a hint, not for a verdict."""
+    import difflib  # for a doubtful `.env` alone
+
     return next(iter(difflib.get_close_matches(name.upper(), NAMES, n=1)), None)
 
 
