@@ -10,6 +10,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+from tests.support import output_of
+
 PROGRAMS = ("mariadbd", "mariadb-install-db", "mariadb-admin", "mariadb")
 
 # As the exam service's migrations leave them; neither has an index that the query could use.
@@ -76,9 +78,11 @@ def server() -> Iterator[Database]:
     """A server without network, and without any data yet."""
     directory = Path(mkdtemp(prefix="mariadb-"))  # a short path, as that of a socket must be
     try:
-        options = ["--no-defaults", f"--datadir={directory / 'data'}", *(["--user=root"] if os.geteuid() == 0 else [])]
+        # A server removes the temporary tables of all others in its tmpdir as it starts.
+        options = ["--no-defaults", f"--datadir={directory / 'data'}", f"--tmpdir={directory}"]
+        options += ["--user=root"] if os.geteuid() == 0 else []
         install = [str(find("mariadb-install-db")), *options, "--auth-root-authentication-method=normal"]
-        subprocess.run(install, check=True, capture_output=True)
+        output_of(install)
         small = ["--skip-networking", "--innodb-buffer-pool-size=16M", "--performance-schema=off"]
         files = [f"--socket={directory / 'socket'}", f"--pid-file={directory / 'pid'}"]
         with (directory / "log").open("wb") as log:
