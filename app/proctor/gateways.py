@@ -10,10 +10,15 @@ from app.proctor.response import Response
 
 # The marks of a gateway that had passed the call on, or may have: Varnish says 503 whatever happened after.
 _PASSED_ON = re.compile(
-    rb"reset reason:|connection termination|Guru Meditation|Varnish|Could not retrieve all the headers", re.IGNORECASE
+    rb"disconnect/reset before headers|reset reason:|connection termination|Guru Meditation|Varnish"
+    rb"|Could not retrieve all the headers",
+    re.IGNORECASE,
 )
-# What Envoy says of a call that it had not passed on; any other "reset reason" came after that.
-_ENVOY_NOT_PASSED_ON = re.compile(rb"reset reason: *(remote connection failure|local connection failure|overflow)")
+# What Envoy says of a call that it had not passed on. Any other reason came after that; "retried and the latest reset
+# reason" says nothing of the attempts before.
+_ENVOY_NOT_PASSED_ON = re.compile(
+    rb"before headers\. reset reason: *(remote connection failure|local connection failure|overflow)"
+)
 _TINYPROXY_NOT_PASSED_ON = re.compile(rb"Unable to connect")
 
 

@@ -110,11 +110,20 @@ def test_varnish_is_known_by_its_headers(simulate: Simulate, run: Run, serve: Se
     assert (result.code, len(result.summary["lost"])) == (65, 1)
 
 
-@pytest.mark.parametrize(("reason", "code"), [("connection timeout", 65), ("local reset", 65), ("overflow", 69)])
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [
+        (" reset reason: overflow", 69),
+        (" reset reason: connection timeout", 65),
+        (" reset reason: local reset", 65),
+        (" retried and the latest reset reason: remote connection failure", 65),
+        ("", 65),
+    ],
+)
 def test_envoy_is_known_by_the_reset_reason_in_its_body(
     simulate: Simulate, run: Run, serve: Serve, reason: str, code: int
 ) -> None:
-    page = f"upstream connect error or disconnect/reset before headers. reset reason: {reason}".encode()
+    page = f"upstream connect error or disconnect/reset before headers.{reason}".encode()
     result = run(simulate(), PROCTOR_URL=serve(503, {}, page), MAX_LOST_RESPONSES="0", MAX_ATTEMPTS="2")
     assert (result.code, len(result.summary["lost"])) == (code, int(code == 65))
 
