@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from app import settings
 from app.exceptions import ExitCode, Failure
@@ -83,5 +84,6 @@ def _with_settings(act: Callable[[Settings], int], stop: Stop) -> int:
         + (f" Further problems, listed above: {len(others)}." if others else ""),
     )
     verify = tls_verify(configuration["TLS_VERIFY"].value, configuration["TLS_CA_FILE"].value)
-    Monitor(configuration["HEARTBEAT_URL"].value, verify).ping(str(code), stop, ended_by=FIRST)
+    with suppress(Interrupted):  # the settings are wrong all the same
+        Monitor(configuration["HEARTBEAT_URL"].value, verify).ping(str(code), stop, ended_by=FIRST)
     return code

@@ -147,6 +147,16 @@ def test_a_signal_in_a_token_request_ends_it_at_once(simulate: Simulate, jobs: J
     assert simulator.record == []
 
 
+def test_a_signal_while_the_monitor_is_informed_of_wrong_settings_does_not_hide_them(jobs: Jobs) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        process = jobs.start({**QUICK, "HEARTBEAT_URL": f"http://127.0.0.1:{server.getsockname()[1]}/ping"})
+        connection, _ = server.accept()
+        with connection:
+            assert connection.recv(1)
+            process.send_signal(SIGTERM)
+            assert jobs.finish(process).code == 78
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a pipe of a size of its own")
 def test_a_second_signal_frees_a_run_whose_reader_has_stopped_and_the_log_gets_the_rows(
     simulate: Simulate, jobs: Jobs, tmp_path: Path
