@@ -1,7 +1,7 @@
 """The fixtures that the tests share: embedded Proctors, the job, and servers that respond as configured."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from xdist.scheduler import LoadScopeScheduling
 
 from app.simulator import Scenario, Simulator
 from tests.certificates import Authority
+from tests.embedded import EmbeddedProctor
 from tests.servers import responding, response, serving
-from tests.support import QUICK, Jobs, Result, Serve
+from tests.support import QUICK, Jobs, Result, Run, Serve, Simulate
 
 pytest_plugins = ["tests.containers.engine", "tests.recover.fixtures"]
 
@@ -40,15 +41,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling |
 
 
 @pytest.fixture
-def simulate() -> Iterator[Callable[..., Simulator]]:
+def simulate() -> Iterator[Simulate]:
     """Start embedded Proctors: `simulate(exams=250, faults=["503"])`, with the fields of `Scenario`."""
     with ExitStack() as stack:
 
-        def start(**scenario: Any) -> Simulator:
-            certificate = scenario.pop("certificate", None)
-            simulator = stack.enter_context(Simulator(Scenario(**scenario), certificate=certificate))
-            stack.callback(simulator.release.set)
-            return simulator
+        def start(certificate: tuple[str, str] | None = None, **scenario: Any) -> EmbeddedProctor:
+            return stack.enter_context(EmbeddedProctor(Scenario(**scenario), certificate=certificate))
 
         yield start
 
@@ -86,7 +84,7 @@ def jobs(tmp_path: Path) -> Iterator[Jobs]:
 
 
 @pytest.fixture
-def run(jobs: Jobs) -> Callable[..., Result]:
+def run(jobs: Jobs) -> Run:
     """Run the job against a simulator, without waits and with JSON logs: `run(simulator, MAX_ATTEMPTS="2")`."""
 
     def run(simulator: Simulator, *arguments: str, **settings: str) -> Result:

@@ -13,6 +13,7 @@ from typing import Any
 
 from app.settings import Settings, read
 from app.simulator import Simulator
+from tests.embedded import EmbeddedProctor
 
 ROOT = Path(__file__).parent.parent
 HEADER = ["assessmentKey", "assessmentId", "examId", "studentId", "updatedExamStatus"]
@@ -21,7 +22,7 @@ QUICK = {"MAX_WAIT": "0", "READ_TIMEOUT": "30", "LOG_FORMAT": "json"}
 PATIENCE = 60  # seconds after which a process that hangs is ended, so that the suite goes on
 
 
-Simulate = Callable[..., Simulator]
+Simulate = Callable[..., EmbeddedProctor]
 """Starts an embedded Proctor, with the fields of `Scenario`."""
 
 

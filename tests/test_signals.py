@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 
 from app.signals import FIRST, SECOND, Interrupted, Stop
-from app.simulator import Simulator
+from tests.embedded import EmbeddedProctor
 from tests.support import HEADER_LINE, PATIENCE, QUICK, Jobs, Simulate, configured, delivered, expired, rows_of
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="Windows cannot send these signals to a process")
 
 
-def start_and_hold(jobs: Jobs, simulator: Simulator, **settings: str) -> subprocess.Popen[bytes]:
+def start_and_hold(jobs: Jobs, simulator: EmbeddedProctor, **settings: str) -> subprocess.Popen[bytes]:
     """A job in the middle of a call: the exams are changed, the response is still to come."""
     process = jobs.start({**simulator.settings(), **QUICK, **settings})
     assert simulator.held.wait(PATIENCE)

@@ -113,12 +113,6 @@ def _token_expired(call: "Call") -> None:
     call.send(responses.token_expired(call.accept))
 
 
-def _hold(call: "Call") -> None:
-    call.simulator.held.set()
-    call.simulator.release.wait()
-    call.send(call.ok(call.body))
-
-
 def _maintenance(status: int) -> Fault:
     return Fault(
         f"late, {status} with a maintenance page that a gateway sends for a timeout",
@@ -211,7 +205,6 @@ FAULTS = {
     "drip": _after_work("a response that never ends, a byte now and then", _drip),
     "close": _after_work("a good response, then the connection is closed unannounced", _close),
     "early-hints": _after_work("an interim response 103, then a good one", _early_hints),
-    "hold": _after_work("a good response once `release` is set (for tests)", _hold),
     "html": _after_work("200 with a page", _sends(lambda _: gateways.page(200))),
     "not-json": _after_work("200 with JSON that is cut short", _body(lambda body: body[:-1])),
     "not-utf8": _after_work(

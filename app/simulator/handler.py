@@ -97,7 +97,7 @@ class Handler(BaseHTTPRequestHandler):
             elif name != self.simulator.scenario.client_name:
                 self.send(responses.from_proctor(500))
             else:
-                self._fail(faults.named(fault), entry)
+                self._fail(self.simulator.fault(fault), entry)
             entry["delivered"] = True
         finally:
             self.simulator.end(entry)

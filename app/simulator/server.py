@@ -5,7 +5,6 @@ import random
 import ssl
 import threading
 import time
-from collections.abc import Iterator
 from http.server import ThreadingHTTPServer
 from typing import Any, Self
 
@@ -21,7 +20,7 @@ class Simulator:
     `record` has one dictionary for each expire call:
     `fault`      the name of the fault that it met, or `ok`
     `expired`    the ids of the exams that it changed, in the order in which a good response has them
-    `updates`    its updates: `status`, `at` and `exams` (ids) of each; see `exam_events`
+    `updates`    its updates: `status`, `at` and `exams` (ids) of each
     `start`, `changed`, `end`  the times (ISO 8601, UTC) at which it was received, its work was done, and it ended
     `delivered`  whether the response was sent completely
     """
@@ -40,20 +39,17 @@ class Simulator:
             ValueError: the scenario names a fault that does not exist.
         """
         for fault in scenario.faults:
-            faults.named(fault)
+            self.fault(fault)
         for fault in scenario.token_faults:
             tokens.fault_response(scenario, fault)
         self.scenario = scenario
         self.record: list[dict[str, Any]] = []
         self.token_requests = 0
         self.tokens = tokens.Tokens(scenario)
-        self.held = threading.Event()
-        self.release = threading.Event()
         self._service = ExamService(scenario)
         self._random = random.Random(f"faults {scenario.seed}")
         self._last_body = self._service.body([], more=True)
         self._lock = threading.Lock()
-        self._changed = threading.Condition()
         self._record_file = record_file
         self._server = _Server((host, port), type("Handler", (Handler,), {"simulator": self}))
         if certificate:
@@ -84,8 +80,15 @@ class Simulator:
 
     def begin(self, entry: dict[str, Any]) -> None:
         """Add a call to the record."""
-        with self._changed:
-            self.record.append(entry)
+        self.record.append(entry)
+
+    def fault(self, name: str) -> faults.Fault:
+        """The fault of that name.
+
+        Raises:
+            ValueError: there is none.
+        """
+        return faults.named(name)
 
     def work(self, half: bool) -> Outcome:
         """Do what one call does, or only the first of its two updates."""
@@ -98,27 +101,11 @@ class Simulator:
 
     def end(self, entry: dict[str, Any]) -> None:
         """Complete a call's entry, and append it to the record file as a JSON line."""
-        with self._changed:
+        with self._lock:
             entry["end"] = now()
-            self._changed.notify_all()
             if self._record_file:
                 with open(self._record_file, "a", encoding="utf-8") as file:
                     file.write(json.dumps(entry) + "\n")
-
-    def wait_idle(self) -> None:
-        """Wait until every call that began has ended, also those whose client has gone."""
-        with self._changed:
-            self._changed.wait_for(lambda: all("end" in entry for entry in self.record))
-
-    def exam_events(self, *entries: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """The changes of these entries of the record (of all, if none is given), one dictionary for each.
-
-        It has what the tables `exam.exam_event` and `exam.exam` hold: `examId`, `studentId`, `assessmentKey`,
-        `assessmentId`, `clientName`, `status`, `reason`, and `changedAt` (ISO 8601, UTC; the start of the update). An
-        exam that two calls changed has two.
-        """
-        for entry in entries or list(self.record):
-            yield from self._service.events(entry["updates"])
 
     def grant(self) -> tuple[str, int]:
         """A new token and its lifetime in seconds."""

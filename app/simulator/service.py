@@ -9,12 +9,6 @@ from typing import Any, NamedTuple
 from app.simulator.responses import compact
 from app.simulator.scenario import Scenario
 
-REASONS = {
-    "completed": "Completing exam via the force submit process",
-    "expired": "Expiring exam via the force submittal process",
-}
-"""`status_change_reason` in the table `exam.exam_event`, by status."""
-
 
 class Outcome(NamedTuple):
     """What one call did: the ids of the exams that it changed, the body of its response, and its updates.
@@ -69,13 +63,6 @@ class ExamService:
             "assessmentId": assessment,
             "examId": exam_id,
         }
-
-    def events(self, updates: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """One dictionary for each change: the exam, its client name, status, reason and the time of the change."""
-        for update in updates:
-            rest = {"status": update["status"], "reason": REASONS[update["status"]], "changedAt": update["at"]}
-            for exam_id in update["exams"]:
-                yield {**self.describe(exam_id), "clientName": self._scenario.client_name, **rest}
 
     def body(self, exams: list[dict[str, Any]], more: bool) -> bytes:
         """The body of a response."""

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from app.simulator import Scenario
-from tests.cluster.deployment import IMAGE, Deploy, Deployment, Proctor
+from tests.cluster.deployment import IMAGE, Deploy, Deployment
+from tests.embedded import EmbeddedProctor
 
 
 def available() -> str:
@@ -58,10 +59,9 @@ def prepare(cluster: str, tmp_path: Path) -> Iterator[Deploy]:
     with ExitStack() as stack:
 
         def prepare(certificate: tuple[str, str] | None = None, **scenario: Any) -> Deployment:
-            proctor = stack.enter_context(Proctor(Scenario(**scenario), cluster, certificate))
+            proctor = stack.enter_context(EmbeddedProctor(Scenario(**scenario), cluster, certificate))
             deployment = Deployment(tmp_path, proctor)
             stack.callback(deployment.close)
-            stack.callback(proctor.release.set)
             return deployment
 
         yield prepare

@@ -10,11 +10,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
-from threading import Event
 from typing import Any
 
-from app.simulator import Scenario, Simulator
 from tests.containers.test_docker import plain, write_secrets
+from tests.embedded import EmbeddedProctor
 from tests.support import ROOT, expired, output_of, rows_of
 
 IMAGE = "cluster.test/force-submit-proctor:tested"
@@ -25,22 +24,10 @@ RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
 _numbers = count(1)
 
 
-class Proctor(Simulator):
-    """An embedded Proctor that shows when a call has begun."""
-
-    def __init__(self, scenario: Scenario, host: str, certificate: tuple[str, str] | None = None) -> None:
-        super().__init__(scenario, host, certificate=certificate)
-        self.call_began = Event()
-
-    def begin(self, entry: dict[str, Any]) -> None:
-        super().begin(entry)
-        self.call_began.set()
-
-
 class Deployment:
     """A namespace that admits restricted pods only, with a copy of the kustomizations filled in for a Proctor."""
 
-    def __init__(self, directory: Path, proctor: Proctor) -> None:
+    def __init__(self, directory: Path, proctor: EmbeddedProctor) -> None:
         self.proctor = proctor
         self.root = directory
         """Where the commands are run, as if it were a clone of the project."""

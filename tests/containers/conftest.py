@@ -5,20 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from app.simulator import Scenario, Simulator
+from app.simulator import Scenario
 from tests.containers.engine import Engine
 from tests.containers.stack import Stack
+from tests.embedded import EmbeddedProctor
 
 
 @pytest.fixture
-def proctor(engine: Engine) -> Iterator[Simulator]:
-    with Simulator(Scenario(), host=engine.host) as simulator:
+def proctor(engine: Engine) -> Iterator[EmbeddedProctor]:
+    with EmbeddedProctor(Scenario(), host=engine.host) as simulator:
         yield simulator
-        simulator.release.set()
 
 
 @pytest.fixture
-def stack(engine: Engine, proctor: Simulator, tmp_path: Path) -> Iterator[Stack]:
+def stack(engine: Engine, proctor: EmbeddedProctor, tmp_path: Path) -> Iterator[Stack]:
     stack = Stack(engine, tmp_path, proctor)
     yield stack
     proctor.release.set()

@@ -11,9 +11,9 @@ from shutil import copy
 from threading import Timer
 from typing import Any
 
-from app.simulator import Simulator
 from tests.containers.engine import IMAGE, Engine
 from tests.containers.test_docker import plain, write_secrets
+from tests.embedded import EmbeddedProctor
 from tests.support import PATIENCE, ROOT, rows_of
 
 LOG = "/output/force-submit.log"
@@ -25,7 +25,7 @@ FINISHED = r"Finished in .*skipped: false"
 class Stack:
     """A project directory with the compose file as it is, a filled-in .env and secret files."""
 
-    def __init__(self, engine: Engine, directory: Path, proctor: Simulator) -> None:
+    def __init__(self, engine: Engine, directory: Path, proctor: EmbeddedProctor) -> None:
         self.engine = engine
         self.directory = directory
         self.project = f"{os.getpid()}-{directory.name.replace('_', '-').lower()}"

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from app.simulator import Simulator
 from tests.containers.stack import Stack
 from tests.containers.test_docker import is_secret
+from tests.embedded import EmbeddedProctor
 from tests.support import expired
 
 
-def test_up_checks_the_configuration_and_expires_nothing(stack: Stack, proctor: Simulator) -> None:
+def test_up_checks_the_configuration_and_expires_nothing(stack: Stack, proctor: EmbeddedProctor) -> None:
     stack.up()
     assert proctor.record == []
     assert stack.log("check", "^ok      endpoint")
@@ -47,7 +47,7 @@ def test_a_changed_configuration_can_be_checked_before_containers_are_replaced(s
     assert (stack.state("standby"), stack.state("ofelia")) == ("running", "running")
 
 
-def test_run_now_and_check_are_one_command_each(stack: Stack, proctor: Simulator) -> None:
+def test_run_now_and_check_are_one_command_each(stack: Stack, proctor: EmbeddedProctor) -> None:
     assert stack.compose("run", "--rm", "force-submit", "check").returncode == 0
     assert proctor.record == []
     result = stack.compose("run", "--rm", "force-submit")
@@ -56,7 +56,7 @@ def test_run_now_and_check_are_one_command_each(stack: Stack, proctor: Simulator
     assert len(expired(proctor)) == 250
 
 
-def test_a_stopped_run_gets_the_time_that_a_call_may_take(stack: Stack, proctor: Simulator) -> None:
+def test_a_stopped_run_gets_the_time_that_a_call_may_take(stack: Stack, proctor: EmbeddedProctor) -> None:
     proctor.scenario.faults = ["hold"]
     container = stack.compose("run", "-d", "force-submit").stdout.decode().strip()
     assert proctor.held.wait(60)
@@ -65,7 +65,7 @@ def test_a_stopped_run_gets_the_time_that_a_call_may_take(stack: Stack, proctor:
     assert stack.engine.docker("wait", container).stdout == b"0\n"
 
 
-def test_no_secret_is_in_any_configuration_container_or_label(stack: Stack, proctor: Simulator) -> None:
+def test_no_secret_is_in_any_configuration_container_or_label(stack: Stack, proctor: EmbeddedProctor) -> None:
     stack.up()
     text = stack.compose("config").stdout
     for service in ("check", "standby", "ofelia", "docker-api"):
@@ -73,7 +73,7 @@ def test_no_secret_is_in_any_configuration_container_or_label(stack: Stack, proc
     assert secrets_in(text, proctor) == []
 
 
-def secrets_in(text: bytes, proctor: Simulator) -> list[str]:
+def secrets_in(text: bytes, proctor: EmbeddedProctor) -> list[str]:
     """The names of the secrets that a text holds."""
     secrets = {name: value for name, value in proctor.settings().items() if is_secret(name)}
     return [

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from app import __version__
-from app.simulator import Simulator
 from tests.containers.engine import IMAGE, Engine
+from tests.embedded import EmbeddedProctor
 from tests.support import ROOT, expired, rows_of
 
 HARDENED = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges:true"]
@@ -19,7 +19,7 @@ UID = 10001
 
 
 @pytest.fixture
-def env_file(tmp_path: Path, proctor: Simulator) -> list[str]:
+def env_file(tmp_path: Path, proctor: EmbeddedProctor) -> list[str]:
     """The settings that are not secret, as `--env-file`."""
     path = tmp_path / ".env"
     path.write_text("".join(f"{name}={value}\n" for name, value in plain(proctor.settings()).items()))
@@ -27,7 +27,7 @@ def env_file(tmp_path: Path, proctor: Simulator) -> list[str]:
 
 
 @pytest.fixture
-def secrets(tmp_path: Path, proctor: Simulator) -> list[str]:
+def secrets(tmp_path: Path, proctor: EmbeddedProctor) -> list[str]:
     """The secrets as files in /run/secrets."""
     return ["-v", f"{write_secrets(tmp_path / 'secrets', proctor)}:/run/secrets:ro"]
 
@@ -55,7 +55,7 @@ def is_secret(name: str) -> bool:
     return name in ("AUTH_CLIENT_SECRET", "AUTH_PASSWORD")
 
 
-def write_secrets(directory: Path, proctor: Simulator) -> Path:
+def write_secrets(directory: Path, proctor: EmbeddedProctor) -> Path:
     """The secrets of a Proctor as files, readable in a container, in a directory that is closed on the host."""
     directory.mkdir()
     for name, value in proctor.settings().items():
@@ -65,7 +65,7 @@ def write_secrets(directory: Path, proctor: Simulator) -> Path:
 
 
 def test_stdout_redirected_to_a_file_is_the_csv(
-    engine: Engine, proctor: Simulator, env_file: list[str], secrets: list[str]
+    engine: Engine, proctor: EmbeddedProctor, env_file: list[str], secrets: list[str]
 ) -> None:
     result = engine.docker("run", "--rm", *HARDENED, *env_file, *secrets, IMAGE)
     assert result.returncode == 0, result.stderr
@@ -74,7 +74,7 @@ def test_stdout_redirected_to_a_file_is_the_csv(
 
 
 def test_a_volume_gets_the_csv_and_its_summary(
-    engine: Engine, proctor: Simulator, env_file: list[str], secrets: list[str], output: Path
+    engine: Engine, proctor: EmbeddedProctor, env_file: list[str], secrets: list[str], output: Path
 ) -> None:
     volume = ["-v", f"{output}:/output", "-e", "OUTPUT_DIR=/output"]
     result = engine.docker("run", "--rm", *HARDENED, *env_file, *secrets, *volume, IMAGE)
@@ -87,7 +87,7 @@ def test_a_volume_gets_the_csv_and_its_summary(
 
 
 def test_the_container_may_run_as_the_operator(
-    engine: Engine, proctor: Simulator, env_file: list[str], secrets: list[str], output: Path, tmp_path: Path
+    engine: Engine, proctor: EmbeddedProctor, env_file: list[str], secrets: list[str], output: Path, tmp_path: Path
 ) -> None:
     operator = UID + 1
     for name in "secrets", "output":
@@ -102,7 +102,7 @@ def test_the_container_may_run_as_the_operator(
 
 
 def test_a_volume_that_may_not_be_written_is_reported_before_anything_is_expired(
-    engine: Engine, proctor: Simulator, env_file: list[str], secrets: list[str], tmp_path: Path
+    engine: Engine, proctor: EmbeddedProctor, env_file: list[str], secrets: list[str], tmp_path: Path
 ) -> None:
     foreign = tmp_path / "foreign"
     foreign.mkdir(mode=0o755)
@@ -120,7 +120,12 @@ def test_a_volume_that_may_not_be_written_is_reported_before_anything_is_expired
     "mount", [[], ["--read-only"], ["--tmpfs", f"/output:uid={UID}"]], ids=lambda m: "".join(m[:1])
 )
 def test_an_output_that_would_be_deleted_with_the_container_is_refused_before_anything_is_expired(
-    engine: Engine, proctor: Simulator, env_file: list[str], secrets: list[str], mount: list[str], command: list[str]
+    engine: Engine,
+    proctor: EmbeddedProctor,
+    env_file: list[str],
+    secrets: list[str],
+    mount: list[str],
+    command: list[str],
 ) -> None:
     job = [*env_file, *secrets, "-e", "OUTPUT_DIR=/output", *mount, IMAGE, *command]
     result = engine.docker("run", "--rm", *job)
@@ -130,7 +135,7 @@ def test_an_output_that_would_be_deleted_with_the_container_is_refused_before_an
 
 
 def test_a_named_volume_keeps_the_csv_after_the_container(
-    engine: Engine, proctor: Simulator, env_file: list[str], secrets: list[str], named_volume: str
+    engine: Engine, proctor: EmbeddedProctor, env_file: list[str], secrets: list[str], named_volume: str
 ) -> None:
     volume = ["-v", f"{named_volume}:/output", "-e", "OUTPUT_DIR=/output"]
     result = engine.docker("run", "--rm", *HARDENED, *env_file, *secrets, *volume, IMAGE)
@@ -140,7 +145,7 @@ def test_a_named_volume_keeps_the_csv_after_the_container(
 
 
 def test_docker_stop_lets_the_call_under_way_finish(
-    engine: Engine, proctor: Simulator, env_file: list[str], secrets: list[str], output: Path
+    engine: Engine, proctor: EmbeddedProctor, env_file: list[str], secrets: list[str], output: Path
 ) -> None:
     proctor.scenario.faults = ["ok", "hold"]
     volume = ["-v", f"{output}:/output", "-e", "OUTPUT_DIR=/output"]
@@ -159,7 +164,7 @@ def test_docker_stop_lets_the_call_under_way_finish(
 
 
 def test_a_killed_container_is_recovered_by_the_next_one(
-    engine: Engine, proctor: Simulator, env_file: list[str], secrets: list[str], output: Path
+    engine: Engine, proctor: EmbeddedProctor, env_file: list[str], secrets: list[str], output: Path
 ) -> None:
     proctor.scenario.faults = ["ok", "hold"]
     volume = ["-v", f"{output}:/output", "-e", "OUTPUT_DIR=/output"]
@@ -180,7 +185,7 @@ def test_a_killed_container_is_recovered_by_the_next_one(
 
 
 def test_the_exams_of_a_lost_response_are_recovered_by_docker_run(
-    engine: Engine, proctor: Simulator, env_file: list[str], secrets: list[str], output: Path
+    engine: Engine, proctor: EmbeddedProctor, env_file: list[str], secrets: list[str], output: Path
 ) -> None:
     proctor.scenario.faults = ["reset-after"]
     volume = ["-v", f"{output}:/output"]
@@ -203,7 +208,7 @@ def test_the_exams_of_a_lost_response_are_recovered_by_docker_run(
 
 
 def test_check_reads_well_in_a_container(
-    engine: Engine, proctor: Simulator, env_file: list[str], secrets: list[str]
+    engine: Engine, proctor: EmbeddedProctor, env_file: list[str], secrets: list[str]
 ) -> None:
     result = engine.docker("run", "--rm", *HARDENED, *env_file, *secrets, IMAGE, "check")
     assert result.returncode == 0, result.stdout

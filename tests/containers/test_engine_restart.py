@@ -16,10 +16,11 @@ from typing import IO
 
 import pytest
 
-from app.simulator import Scenario, Simulator
+from app.simulator import Scenario
 from tests.containers.engine import Engine
 from tests.containers.stack import FINISHED, SOON, Stack, line_in
 from tests.containers.test_docker import UID
+from tests.embedded import EmbeddedProctor
 from tests.support import ROOT, expired, rows_of
 
 OTHER_IMAGES = re.findall(r"image: (\S+:\S+)", (ROOT / "docker-compose.yml").read_text())
@@ -97,10 +98,9 @@ def dockerd(image: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Docke
 
 
 @pytest.fixture
-def proctor(dockerd: tuple[Dockerd, str]) -> Iterator[Simulator]:
-    with Simulator(Scenario(faults=["ok", "hold"]), host=dockerd[1]) as simulator:
+def proctor(dockerd: tuple[Dockerd, str]) -> Iterator[EmbeddedProctor]:
+    with EmbeddedProctor(Scenario(faults=["ok", "hold"]), host=dockerd[1]) as simulator:
         yield simulator
-        simulator.release.set()
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def output(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def stack(dockerd: tuple[Dockerd, str], proctor: Simulator, tmp_path: Path, output: Path) -> Iterator[Stack]:
+def stack(dockerd: tuple[Dockerd, str], proctor: EmbeddedProctor, tmp_path: Path, output: Path) -> Iterator[Stack]:
     stack = Stack(Engine(dockerd[1]), tmp_path, proctor)
     stack.up(SCHEDULE=SOON, OUTPUT=str(output))
     yield stack
@@ -121,7 +121,7 @@ def stack(dockerd: tuple[Dockerd, str], proctor: Simulator, tmp_path: Path, outp
 
 
 def test_an_engine_that_is_stopped_waits_for_the_call_and_schedules_again_when_started(
-    stack: Stack, proctor: Simulator, dockerd: tuple[Dockerd, str], output: Path
+    stack: Stack, proctor: EmbeddedProctor, dockerd: tuple[Dockerd, str], output: Path
 ) -> None:
     engine, _ = dockerd
     assert proctor.held.wait(60)

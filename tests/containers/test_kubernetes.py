@@ -11,9 +11,9 @@ import yaml
 
 from app.exceptions import ExitCode
 from app.settings.declarations import DECLARATIONS
-from app.simulator import Simulator
 from tests.containers.engine import IMAGE, Engine
 from tests.containers.test_docker import plain, write_secrets
+from tests.embedded import EmbeddedProctor
 from tests.support import ROOT, expired, rows_of
 
 MANIFESTS = ROOT / "deploy" / "kubernetes"
@@ -24,7 +24,7 @@ Rendered = dict[str, Manifest]
 
 
 @pytest.fixture
-def directory(tmp_path: Path, proctor: Simulator) -> Path:
+def directory(tmp_path: Path, proctor: EmbeddedProctor) -> Path:
     """The kustomizations, with settings and secrets for a Proctor."""
     directory = tmp_path / "kubernetes"
     shutil.copytree(MANIFESTS, directory, ignore=shutil.ignore_patterns("secrets"))
@@ -73,7 +73,7 @@ def test_the_image_is_set_in_one_place(directory: Path) -> None:
     assert job["image"] == fetch["image"] == "mirror.example.org/our-force-submit-proctor:1.0.0"
 
 
-def test_secrets_are_in_the_secret_alone(rendered: Rendered, proctor: Simulator) -> None:
+def test_secrets_are_in_the_secret_alone(rendered: Rendered, proctor: EmbeddedProctor) -> None:
     assert set(rendered["Secret"]["data"]) == {"auth_client_secret", "auth_password"}
     assert dict(rendered["ConfigMap"]["data"]) == plain(proctor.settings())
 
@@ -126,7 +126,7 @@ def test_a_stopped_pod_has_time_for_the_call_under_way(rendered: Rendered) -> No
 
 
 def test_the_container_of_the_pod_does_the_job(
-    rendered: Rendered, proctor: Simulator, engine: Engine, directory: Path, tmp_path: Path
+    rendered: Rendered, proctor: EmbeddedProctor, engine: Engine, directory: Path, tmp_path: Path
 ) -> None:
     pod = pod_of(rendered)
     (container,) = pod["containers"]

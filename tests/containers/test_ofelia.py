@@ -12,11 +12,11 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from app.simulator import Simulator
 from tests.containers.mail import MailServer, mail_server
 from tests.containers.stack import FINISHED, LOG, SOON, Stack
 from tests.containers.test_compose import secrets_in
 from tests.containers.test_docker import UID
+from tests.embedded import EmbeddedProctor
 from tests.support import expired, rows_of
 
 
@@ -61,7 +61,7 @@ def mail(stack: Stack) -> Iterator[MailServer]:
         yield server
 
 
-def test_a_run_starts_by_itself_and_leaves_report_and_log_on_the_volume(stack: Stack, proctor: Simulator) -> None:
+def test_a_run_starts_by_itself_and_leaves_report_and_log_on_the_volume(stack: Stack, proctor: EmbeddedProctor) -> None:
     stack.up(SCHEDULE=SOON)
     assert "failed: false" in stack.log("ofelia", FINISHED)
     owner, *files = stack.execute("sh", "-c", "id -u; stat -c '%u %a %n' /output/*").stdout.decode().splitlines()
@@ -79,7 +79,7 @@ def test_a_run_starts_by_itself_and_leaves_report_and_log_on_the_volume(stack: S
     assert next(event["summary"] for event in log if event["event"] == "end") == summary
 
 
-def test_a_changed_schedule_takes_effect_with_the_next_up(stack: Stack, proctor: Simulator) -> None:
+def test_a_changed_schedule_takes_effect_with_the_next_up(stack: Stack, proctor: EmbeddedProctor) -> None:
     stack.up()
     stack.up(SCHEDULE=SOON)
     assert "failed: false" in stack.log("ofelia", FINISHED)
@@ -87,7 +87,7 @@ def test_a_changed_schedule_takes_effect_with_the_next_up(stack: Stack, proctor:
 
 
 def test_a_failed_run_is_in_ofelias_log_and_in_slack_and_makes_the_stack_unhealthy(
-    stack: Stack, proctor: Simulator, slack: SimpleQueue[dict[str, str]]
+    stack: Stack, proctor: EmbeddedProctor, slack: SimpleQueue[dict[str, str]]
 ) -> None:
     proctor.scenario.faults = ["403"] * 100
     stack.up(SCHEDULE=SOON)
@@ -100,7 +100,9 @@ def test_a_failed_run_is_in_ofelias_log_and_in_slack_and_makes_the_stack_unhealt
     assert "77" in output
 
 
-def test_a_failed_run_is_reported_by_mail_with_its_log(stack: Stack, proctor: Simulator, mail: MailServer) -> None:
+def test_a_failed_run_is_reported_by_mail_with_its_log(
+    stack: Stack, proctor: EmbeddedProctor, mail: MailServer
+) -> None:
     proctor.scenario.faults = ["hold", *["403"] * 100]
     stack.up(SCHEDULE=SOON)
     assert proctor.held.wait(60)
@@ -114,7 +116,7 @@ def test_a_failed_run_is_reported_by_mail_with_its_log(stack: Stack, proctor: Si
     assert secrets_in(log + details, proctor) == []
 
 
-def test_a_successful_run_sends_no_mail(stack: Stack, proctor: Simulator, mail: MailServer) -> None:
+def test_a_successful_run_sends_no_mail(stack: Stack, proctor: EmbeddedProctor, mail: MailServer) -> None:
     stack.up(SCHEDULE=SOON)
     assert stack.log("ofelia", f"{FINISHED}, error: none", times=2)  # what the first one sends comes before the second
     assert mail.messages.empty()
@@ -122,7 +124,7 @@ def test_a_successful_run_sends_no_mail(stack: Stack, proctor: Simulator, mail: 
 
 
 def test_runs_are_reported_to_files_in_a_directory_of_any_user(
-    stack: Stack, proctor: Simulator, tmp_path: Path
+    stack: Stack, proctor: EmbeddedProctor, tmp_path: Path
 ) -> None:
     folder = tmp_path / "reports"
     folder.mkdir(mode=0o700)
@@ -135,7 +137,7 @@ def test_runs_are_reported_to_files_in_a_directory_of_any_user(
     assert sum(summary["exams"].values()) == len(expired(proctor)) == 250
 
 
-def test_a_run_goes_on_to_its_end_while_the_api_proxy_restarts(stack: Stack, proctor: Simulator) -> None:
+def test_a_run_goes_on_to_its_end_while_the_api_proxy_restarts(stack: Stack, proctor: EmbeddedProctor) -> None:
     proctor.scenario.faults = ["ok", "hold"]
     stack.up(SCHEDULE=SOON)
     assert proctor.held.wait(60)
@@ -152,7 +154,7 @@ def test_a_run_goes_on_to_its_end_while_the_api_proxy_restarts(stack: Stack, pro
     assert len(expired(proctor)) == 250
 
 
-def test_runs_start_as_scheduled_after_a_restart_of_the_api_proxy(stack: Stack, proctor: Simulator) -> None:
+def test_runs_start_as_scheduled_after_a_restart_of_the_api_proxy(stack: Stack, proctor: EmbeddedProctor) -> None:
     stack.up(SCHEDULE=SOON)
     assert "failed: false" in stack.log("ofelia", FINISHED)
     assert stack.compose("restart", "docker-api").returncode == 0
@@ -161,7 +163,7 @@ def test_runs_start_as_scheduled_after_a_restart_of_the_api_proxy(stack: Stack, 
 
 
 def test_ofelia_stopped_in_the_middle_of_a_run_and_started_again_leaves_the_run_alone(
-    stack: Stack, proctor: Simulator
+    stack: Stack, proctor: EmbeddedProctor
 ) -> None:
     proctor.scenario.faults = ["ok", "hold"]
     stack.up(SCHEDULE=SOON)
@@ -177,7 +179,7 @@ def test_ofelia_stopped_in_the_middle_of_a_run_and_started_again_leaves_the_run_
 
 
 def test_a_run_longer_than_the_schedule_is_neither_started_twice_nor_ended_with_ofelia(
-    stack: Stack, proctor: Simulator
+    stack: Stack, proctor: EmbeddedProctor
 ) -> None:
     proctor.scenario.faults = ["ok", "hold"]
     stack.up(SCHEDULE=SOON)
@@ -203,7 +205,7 @@ def test_a_run_longer_than_the_schedule_is_neither_started_twice_nor_ended_with_
     assert stack.log("ofelia", f"{FINISHED}, error: none", times=2, tail="0")
 
 
-def test_runs_start_in_a_standby_container_that_kept_its_temporary_name(stack: Stack, proctor: Simulator) -> None:
+def test_runs_start_in_a_standby_container_that_kept_its_temporary_name(stack: Stack, proctor: EmbeddedProctor) -> None:
     stack.up(SCHEDULE=SOON)
     # What `up` leaves if it is killed while it recreates standby; the next one does not rename it.
     stack.engine.docker("rename", stack.container("standby"), f"0123456789ab_{stack.project}-standby-1")
@@ -212,7 +214,7 @@ def test_runs_start_in_a_standby_container_that_kept_its_temporary_name(stack: S
     assert len(expired(proctor)) == 250
 
 
-def test_a_run_by_hand_beside_a_scheduled_one_ends_and_changes_nothing(stack: Stack, proctor: Simulator) -> None:
+def test_a_run_by_hand_beside_a_scheduled_one_ends_and_changes_nothing(stack: Stack, proctor: EmbeddedProctor) -> None:
     proctor.scenario.faults = ["hold"]
     stack.up(SCHEDULE=SOON)
     assert proctor.held.wait(60)
@@ -223,7 +225,7 @@ def test_a_run_by_hand_beside_a_scheduled_one_ends_and_changes_nothing(stack: St
     assert stack.exam_ids() == sorted(expired(proctor))
 
 
-def test_down_in_the_middle_of_a_run_waits_for_the_call_under_way_alone(stack: Stack, proctor: Simulator) -> None:
+def test_down_in_the_middle_of_a_run_waits_for_the_call_under_way_alone(stack: Stack, proctor: EmbeddedProctor) -> None:
     proctor.scenario.faults = ["ok", "hold"]
     stack.up(SCHEDULE=SOON)
     assert proctor.held.wait(60)
@@ -243,7 +245,7 @@ def test_down_in_the_middle_of_a_run_waits_for_the_call_under_way_alone(stack: S
 
 
 def test_a_standby_container_that_is_killed_in_the_middle_of_a_run_is_recovered(
-    stack: Stack, proctor: Simulator
+    stack: Stack, proctor: EmbeddedProctor
 ) -> None:
     proctor.scenario.faults = ["ok", "hold"]
     stack.up(SCHEDULE=SOON, READ_TIMEOUT="20")
@@ -276,7 +278,9 @@ def full(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", disk], check=True)
 
 
-def test_rows_that_a_full_volume_cannot_take_are_in_ofelias_log(full: Path, stack: Stack, proctor: Simulator) -> None:
+def test_rows_that_a_full_volume_cannot_take_are_in_ofelias_log(
+    full: Path, stack: Stack, proctor: EmbeddedProctor
+) -> None:
     stack.up(SCHEDULE=SOON, OUTPUT=str(full))
     assert "exit code: 74" in stack.log("ofelia", FINISHED)
     written = [row["examId"] for path in full.glob("*.csv*") for row in rows_of(path.read_bytes())]

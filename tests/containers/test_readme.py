@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from app.simulator import Simulator
 from tests.containers.stack import FINISHED, LATER, SOON
 from tests.containers.test_docker import plain
 from tests.documents import commands
+from tests.embedded import EmbeddedProctor
 from tests.support import PATIENCE, ROOT, expired, output_of, rows_of
 
 
 @pytest.fixture
-def clone(tmp_path: Path, proctor: Simulator) -> Path:
+def clone(tmp_path: Path, proctor: EmbeddedProctor) -> Path:
     """A clone in which the section "Run it" was followed: it has secret files, and a filled-in `.env`."""
     clone = tmp_path / "clone"
     clone.mkdir()
@@ -62,14 +62,14 @@ def set_in(clone: Path, settings: dict[str, str]) -> None:
     (clone / ".env").write_text(text)
 
 
-def assert_recorded(directory: Path, proctor: Simulator) -> None:
+def assert_recorded(directory: Path, proctor: EmbeddedProctor) -> None:
     """The CSVs in a directory have each exam that Proctor expired, once."""
     rows = [row["examId"] for path in directory.glob("*.csv") for row in rows_of(path.read_bytes())]
     assert sorted(rows) == sorted(expired(proctor))
     assert len(rows) == 250
 
 
-def test_the_commands_of_docker_run_work(proctor: Simulator, clone: Path) -> None:
+def test_the_commands_of_docker_run_work(proctor: EmbeddedProctor, clone: Path) -> None:
     first, second = commands("README.md", "docker run")
     build, job, check, run = first.splitlines(keepends=True)
     checked = bash(clone, build + job + check)
@@ -89,7 +89,7 @@ def test_the_commands_of_docker_run_work(proctor: Simulator, clone: Path) -> Non
     assert "FROM exam.exam_event" in bash(clone, recover)
 
 
-def test_the_commands_of_docker_compose_work(proctor: Simulator, clone: Path) -> None:
+def test_the_commands_of_docker_compose_work(proctor: EmbeddedProctor, clone: Path) -> None:
     up, others = commands("README.md", "docker compose")
     run, follow, history, copy, change = others.splitlines()
     try:

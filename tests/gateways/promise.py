@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from app.simulator import Simulator
+from tests.embedded import EmbeddedProctor
 from tests.support import Result, expired
 
 
@@ -18,7 +19,7 @@ def assert_complete(simulator: Simulator, result: Result) -> None:
     assert len(result.exam_ids) == simulator.scenario.exams
 
 
-def assert_losses(simulator: Simulator, result: Result, count: int = 1) -> None:
+def assert_losses(simulator: EmbeddedProctor, result: Result, count: int = 1) -> None:
     """A run lost so many responses: the exams that are in no row were changed in the windows that it reported.
 
     All other exams that the server changed are in exactly one row.

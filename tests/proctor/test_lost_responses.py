@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.simulator import Simulator
+from tests.embedded import EmbeddedProctor
 from tests.proctor.bodies import EXAM, batch, body
 from tests.servers import Connection, resetting, serving
 from tests.support import PATIENCE, QUICK, Jobs, Result, Run, Serve, Simulate, expired
@@ -18,7 +18,7 @@ LATE = {"late_seconds": 0.5}
 QUICK_TO_BE_LATE = {"READ_TIMEOUT": "3"}
 
 
-def assert_lost(simulator: Simulator, result: Result, call: int = 1) -> None:
+def assert_lost(simulator: EmbeddedProctor, result: Result, call: int = 1) -> None:
     """The response to that call was lost: its window holds the work, and all other exams have a row."""
     simulator.wait_idle()
     lost = simulator.record[call]

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from app.simulator import Simulator
+from tests.embedded import EmbeddedProctor
 from tests.recover.database import Database
 from tests.support import PATIENCE, QUICK, Jobs, rows_of
 
@@ -22,7 +22,9 @@ def ids_in(volume: Path) -> list[str]:
     return sorted(row["examId"] for csv in volume.glob("*.csv") for row in rows_of(csv.read_bytes()))
 
 
-def fill(database: Database, simulators: Iterable[Simulator], zone: str = "UTC", *, whole_seconds: bool = True) -> None:
+def fill(
+    database: Database, simulators: Iterable[EmbeddedProctor], zone: str = "UTC", *, whole_seconds: bool = True
+) -> None:
     """Have in the database what the exam service writes, the same at other times, and what others do."""
     now = datetime.now(ZONES[zone])
     for simulator in simulators:
@@ -37,7 +39,7 @@ def fill(database: Database, simulators: Iterable[Simulator], zone: str = "UTC",
     database.add_others(now)
 
 
-def kill_in_a_call(simulator: Simulator, jobs: Jobs, volume: Path) -> None:
+def kill_in_a_call(simulator: EmbeddedProctor, jobs: Jobs, volume: Path) -> None:
     """Kill a run while its call is held, and let the call end."""
     killed = jobs.start({**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), "READ_TIMEOUT": "6"})
     assert simulator.held.wait(PATIENCE)

@@ -1,38 +1,18 @@
-"""A plain client of the embedded Proctor, and one whose record can be waited for."""
+"""A plain client of the embedded Proctor."""
 
 import http.client
 import json
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from queue import Queue
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from app.simulator import Scenario, Simulator
+from app.simulator import Simulator
+from tests.embedded import EmbeddedProctor
 from tests.support import PATIENCE
 
 EXPIRE = "/proctor/Services/exams/expire/"
 FORM = {"Content_Type": "application/x-www-form-urlencoded"}
-
-
-class Watched(Simulator):
-    """An embedded Proctor that hands over the record of a call once it has ended."""
-
-    def __init__(self, scenario: Scenario) -> None:
-        super().__init__(scenario)
-        self.ended: Queue[dict[str, Any]] = Queue()
-
-    def end(self, entry: dict[str, Any]) -> None:
-        super().end(entry)
-        self.ended.put(entry)
-
-    def recorded(self) -> dict[str, Any]:
-        """The record of the next call."""
-        return self.ended.get(timeout=PATIENCE)
-
-
-Watch = Callable[..., Watched]
 
 
 @dataclass(frozen=True)
@@ -98,7 +78,12 @@ def left(simulator: Simulator) -> list[int]:
     return numbers(expire(simulator))
 
 
-def outcome(simulator: Watched) -> tuple[int, bool]:
+def recorded(simulator: EmbeddedProctor) -> dict[str, Any]:
+    """The record of the next call, once it has ended."""
+    return simulator.ended.get(timeout=PATIENCE)
+
+
+def outcome(simulator: EmbeddedProctor) -> tuple[int, bool]:
     """How many exams the next recorded call changed, and whether its response was sent completely."""
-    entry = simulator.recorded()
+    entry = recorded(simulator)
     return len(entry["expired"]), entry["delivered"]

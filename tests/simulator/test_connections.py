@@ -8,19 +8,20 @@ from contextlib import closing
 
 import pytest
 
-from tests.simulator.client import EXPIRE, Watch, Watched, bearer, connect, expire, outcome
-from tests.support import PATIENCE
+from tests.embedded import EmbeddedProctor
+from tests.simulator.client import EXPIRE, bearer, connect, expire, outcome
+from tests.support import PATIENCE, Simulate
 
 
 @pytest.mark.parametrize(("fault", "changed"), [("reset-before", 0), ("reset-after", 2)])
-def test_a_connection_may_be_reset(watch: Watch, fault: str, changed: int) -> None:
-    simulator = watch(exams=2, faults=[fault])
+def test_a_connection_may_be_reset(simulate: Simulate, fault: str, changed: int) -> None:
+    simulator = simulate(exams=2, faults=[fault])
     with pytest.raises(ConnectionResetError):
         expire(simulator)
     assert outcome(simulator) == (changed, False)
 
 
-def received(simulator: Watched) -> bytes:
+def received(simulator: EmbeddedProctor) -> bytes:
     """All that the server sends in response to one call, until it ends the connection."""
     with closing(connect(simulator)) as connection:
         connection.request("POST", EXPIRE + "SBAC_PT", b'""', {"Connection": "close", **bearer(simulator)})
@@ -40,8 +41,8 @@ def received(simulator: Watched) -> bytes:
         ("cut-length", rb"\r\nContent-Length: \d+\r\n\r\n\{.+"),
     ],
 )
-def test_a_response_may_be_cut_anywhere(watch: Watch, fault: str, end: bytes) -> None:
-    simulator = watch(exams=2, faults=[fault])
+def test_a_response_may_be_cut_anywhere(simulate: Simulate, fault: str, end: bytes) -> None:
+    simulator = simulate(exams=2, faults=[fault])
     sent = received(simulator)
     assert sent.startswith(b"HTTP/1.1 200")
     assert re.search(b"(?s)" + end + rb"\Z", sent)
@@ -49,13 +50,13 @@ def test_a_response_may_be_cut_anywhere(watch: Watch, fault: str, end: bytes) ->
 
 
 @pytest.mark.parametrize("fault", ["cut-body", "cut-chunk", "cut-length"])
-def test_a_cut_body_is_incomplete_to_a_client(watch: Watch, fault: str) -> None:
+def test_a_cut_body_is_incomplete_to_a_client(simulate: Simulate, fault: str) -> None:
     with pytest.raises(http.client.IncompleteRead):
-        expire(watch(exams=20, faults=[fault]))
+        expire(simulate(exams=20, faults=[fault]))
 
 
-def test_a_gzip_stream_may_end_too_early(watch: Watch) -> None:
-    simulator = watch(exams=20, faults=["cut-gzip"])
+def test_a_gzip_stream_may_end_too_early(simulate: Simulate) -> None:
+    simulator = simulate(exams=20, faults=["cut-gzip"])
     response = expire(simulator)
     assert response.headers["Content-Encoding"] == "gzip"
     inflate = zlib.decompressobj(wbits=47)
@@ -65,16 +66,16 @@ def test_a_gzip_stream_may_end_too_early(watch: Watch) -> None:
 
 
 @pytest.mark.parametrize(("fault", "changed"), [("silence-before", 0), ("silence-after", 2)])
-def test_a_response_may_never_be_sent(watch: Watch, fault: str, changed: int) -> None:
-    simulator = watch(exams=2, faults=[fault])
+def test_a_response_may_never_be_sent(simulate: Simulate, fault: str, changed: int) -> None:
+    simulator = simulate(exams=2, faults=[fault])
     with closing(connect(simulator)) as connection:
         connection.request("POST", EXPIRE + "SBAC_PT", b'""', bearer(simulator))
         assert simulator.ended.empty()
     assert outcome(simulator) == (changed, False)
 
 
-def test_a_response_may_never_end(watch: Watch) -> None:
-    simulator = watch(exams=2, faults=["drip"])
+def test_a_response_may_never_end(simulate: Simulate) -> None:
+    simulator = simulate(exams=2, faults=["drip"])
     with closing(connect(simulator)) as connection:
         connection.request("POST", EXPIRE + "SBAC_PT", b'""', bearer(simulator))
         with closing(connection.getresponse()) as response:
@@ -83,8 +84,8 @@ def test_a_response_may_never_end(watch: Watch) -> None:
     assert outcome(simulator) == (2, False)
 
 
-def test_a_response_may_be_held_until_it_is_released(watch: Watch) -> None:
-    simulator = watch(exams=2, faults=["hold"])
+def test_a_response_may_be_held_until_it_is_released(simulate: Simulate) -> None:
+    simulator = simulate(exams=2, faults=["hold"])
     with closing(connect(simulator)) as connection:
         connection.request("POST", EXPIRE + "SBAC_PT", b'""', bearer(simulator))
         assert simulator.held.wait(PATIENCE)
@@ -96,9 +97,9 @@ def test_a_response_may_be_held_until_it_is_released(watch: Watch) -> None:
 
 @pytest.mark.parametrize(("fault", "closed"), [("ok", False), ("close", True)])
 def test_a_good_response_may_be_followed_by_an_unannounced_end_of_the_connection(
-    watch: Watch, fault: str, closed: bool
+    simulate: Simulate, fault: str, closed: bool
 ) -> None:
-    simulator = watch(exams=3, limit=1, faults=[fault])
+    simulator = simulate(exams=3, limit=1, faults=[fault])
     token = bearer(simulator)
     with closing(connect(simulator)) as connection:
         connection.request("POST", EXPIRE + "SBAC_PT", b'""', token)
@@ -113,8 +114,8 @@ def test_a_good_response_may_be_followed_by_an_unannounced_end_of_the_connection
             assert connection.getresponse().status == 200
 
 
-def test_an_interim_response_may_come_first(watch: Watch) -> None:
-    simulator = watch(exams=2, faults=["early-hints"])
+def test_an_interim_response_may_come_first(simulate: Simulate) -> None:
+    simulator = simulate(exams=2, faults=["early-hints"])
     interim, _, rest = received(simulator).partition(b"\r\n\r\n")
     assert interim.startswith(b"HTTP/1.1 103 ")
     assert rest.startswith(b"HTTP/1.1 200 ")

@@ -11,7 +11,9 @@ import pytest
 
 from app.simulator import FAULTS_HELP, LATE_FAULTS, RANDOM_FAULTS, TOKEN_FAULTS_HELP, Scenario, Simulator
 from app.simulator.faults import FAULTS, named
-from tests.simulator.client import Watch, Watched, bearer, expire, left, numbers, outcome
+from tests.embedded import EmbeddedProctor
+from tests.simulator.client import bearer, expire, left, numbers, outcome, recorded
+from tests.support import Simulate
 
 EXAMS = 20
 
@@ -42,9 +44,9 @@ EXAMS = 20
     ],
 )
 def test_a_page_may_be_sent_before_within_or_after_the_work(
-    watch: Watch, fault: str, status: int, changed: int
+    simulate: Simulate, fault: str, status: int, changed: int
 ) -> None:
-    simulator = watch(exams=EXAMS, faults=[fault], late_seconds=0)
+    simulator = simulate(exams=EXAMS, faults=[fault], late_seconds=0)
     response = expire(simulator)
     assert (response.status, response.is_page()) == (status, True)
     assert (b"SAMLRequest" in response.body) == (fault == "sign-in")
@@ -55,18 +57,18 @@ def test_a_page_may_be_sent_before_within_or_after_the_work(
 
 
 @pytest.mark.parametrize(("fault", "changed"), [("500", 0), ("500-half", 2), ("500-after", EXAMS)])
-def test_a_500_is_as_empty_as_that_of_proctor(watch: Watch, fault: str, changed: int) -> None:
-    simulator = watch(exams=EXAMS, faults=[fault])
+def test_a_500_is_as_empty_as_that_of_proctor(simulate: Simulate, fault: str, changed: int) -> None:
+    simulator = simulate(exams=EXAMS, faults=[fault])
     response = expire(simulator)
     assert (response.status, response.is_empty(), response.headers["Connection"]) == (500, True, "close")
-    entry = simulator.recorded()
+    entry = recorded(simulator)
     assert (entry["fault"], len(entry["expired"])) == (fault, changed)
     assert [update["status"] for update in entry["updates"]] == ["completed", "expired"][: changed // 2]
 
 
 @pytest.mark.parametrize("fault", ["503:7", "429:7", "503:date", "429:date", "503-late:7"])
-def test_a_client_may_be_asked_to_come_back_later(watch: Watch, fault: str) -> None:
-    simulator = watch(exams=2, faults=[fault], late_seconds=0)
+def test_a_client_may_be_asked_to_come_back_later(simulate: Simulate, fault: str) -> None:
+    simulator = simulate(exams=2, faults=[fault], late_seconds=0)
     response = expire(simulator)
     assert response.status == int(fault[:3])
     after = response.headers["Retry-After"]
@@ -74,8 +76,8 @@ def test_a_client_may_be_asked_to_come_back_later(watch: Watch, fault: str) -> N
 
 
 @pytest.mark.parametrize("fault", ["503-slow", *LATE_FAULTS, "404-late", "maintenance-200", "maintenance-500"])
-def test_a_late_fault_responds_only_after_its_time(watch: Watch, fault: str) -> None:
-    simulator = watch(exams=2, faults=[fault], late_seconds=0.1)
+def test_a_late_fault_responds_only_after_its_time(simulate: Simulate, fault: str) -> None:
+    simulator = simulate(exams=2, faults=[fault], late_seconds=0.1)
     token = bearer(simulator)
     start = time.monotonic()
     expire(simulator, **token)
@@ -83,8 +85,8 @@ def test_a_late_fault_responds_only_after_its_time(watch: Watch, fault: str) -> 
 
 
 @pytest.mark.parametrize(("fault", "changed"), [("varnish-before", 0), ("varnish-after", 2)])
-def test_varnish_leaves_its_marks(watch: Watch, fault: str, changed: int) -> None:
-    simulator = watch(exams=2, faults=[fault])
+def test_varnish_leaves_its_marks(simulate: Simulate, fault: str, changed: int) -> None:
+    simulator = simulate(exams=2, faults=[fault])
     response = expire(simulator)
     assert (response.status, response.reason) == (503, "Backend fetch failed")
     assert response.headers["X-Varnish"]
@@ -101,8 +103,8 @@ def test_varnish_leaves_its_marks(watch: Watch, fault: str, changed: int) -> Non
         ("envoy-after", "connection termination", 2),
     ],
 )
-def test_envoy_gives_the_reason(watch: Watch, fault: str, reason: str, changed: int) -> None:
-    simulator = watch(exams=2, faults=[fault])
+def test_envoy_gives_the_reason(simulate: Simulate, fault: str, reason: str, changed: int) -> None:
+    simulator = simulate(exams=2, faults=[fault])
     response = expire(simulator)
     assert (response.status, response.headers["Content-Type"]) == (503, "text/plain")
     text = f"upstream connect error or disconnect/reset before headers. reset reason: {reason}"
@@ -110,8 +112,8 @@ def test_envoy_gives_the_reason(watch: Watch, fault: str, reason: str, changed: 
     assert outcome(simulator) == (changed, True)
 
 
-def test_a_good_token_may_get_401_and_be_accepted_again(watch: Watch) -> None:
-    simulator = watch(exams=2, faults=["401"])
+def test_a_good_token_may_get_401_and_be_accepted_again(simulate: Simulate) -> None:
+    simulator = simulate(exams=2, faults=["401"])
     token = bearer(simulator)
     response = expire(simulator, **token)
     assert response.status == 401
@@ -119,8 +121,8 @@ def test_a_good_token_may_get_401_and_be_accepted_again(watch: Watch) -> None:
     assert numbers(expire(simulator, **token)) == [0, 1]
 
 
-def test_a_good_token_may_expire_meanwhile(watch: Watch) -> None:
-    simulator = watch(exams=2, faults=["token-expired"])
+def test_a_good_token_may_expire_meanwhile(simulate: Simulate) -> None:
+    simulator = simulate(exams=2, faults=["token-expired"])
     token = bearer(simulator)
     response = expire(simulator, **token)
     assert (response.status, response.headers["WWW-Authenticate"]) == (400, 'Bearer realm="oauth"')
@@ -129,15 +131,15 @@ def test_a_good_token_may_expire_meanwhile(watch: Watch) -> None:
     assert left(simulator) == [0, 1]
 
 
-def test_a_good_token_may_be_for_a_foreign_audience(watch: Watch) -> None:
-    simulator = watch(exams=2, faults=["foreign-audience"])
+def test_a_good_token_may_be_for_a_foreign_audience(simulate: Simulate) -> None:
+    simulator = simulate(exams=2, faults=["foreign-audience"])
     response = expire(simulator)
     assert (response.status, b"access_denied" in response.body) == (403, True)
     assert left(simulator) == [0, 1]
 
 
-def test_a_gateway_may_require_its_own_credentials(watch: Watch) -> None:
-    response = expire(watch(faults=["401-basic"]))
+def test_a_gateway_may_require_its_own_credentials(simulate: Simulate) -> None:
+    response = expire(simulate(faults=["401-basic"]))
     assert response.headers["WWW-Authenticate"].startswith("Basic ")
 
 
@@ -149,15 +151,15 @@ def test_a_gateway_may_require_its_own_credentials(watch: Watch) -> None:
         ("no-list", {"additionalExamsToExpire": True}),
     ],
 )
-def test_a_response_without_exams_never_hides_any(watch: Watch, fault: str, content: dict[str, object]) -> None:
-    simulator = watch(exams=2, faults=[fault])
+def test_a_response_without_exams_never_hides_any(simulate: Simulate, fault: str, content: dict[str, object]) -> None:
+    simulator = simulate(exams=2, faults=[fault])
     assert expire(simulator).json() == content
     assert outcome(simulator) == (0, True)
     assert left(simulator) == [0, 1]
 
 
-def test_a_response_may_be_repeated_without_any_work(watch: Watch) -> None:
-    simulator = watch(exams=5, limit=2, faults=["repeat", "ok", "repeat", "repeat", "ok"])
+def test_a_response_may_be_repeated_without_any_work(simulate: Simulate) -> None:
+    simulator = simulate(exams=5, limit=2, faults=["repeat", "ok", "repeat", "repeat", "ok"])
     calls = [(expire(simulator).body, outcome(simulator)) for _ in range(5)]
     (first, second, third, fourth, fifth), outcomes = zip(*calls, strict=True)
     assert json.loads(first) == {"additionalExamsToExpire": True, "expiredExams": None}
@@ -188,9 +190,9 @@ def no_utf8(body: bytes) -> bool:
     ],
 )
 def test_a_response_may_not_be_what_proctor_sends(
-    watch: Watch, fault: str, is_malformed: Callable[[bytes], bool]
+    simulate: Simulate, fault: str, is_malformed: Callable[[bytes], bool]
 ) -> None:
-    simulator = watch(exams=EXAMS, faults=[fault])
+    simulator = simulate(exams=EXAMS, faults=[fault])
     response = expire(simulator)
     assert (response.status, response.headers.get_content_type()) == (200, "application/json")
     assert is_malformed(response.body)
@@ -213,19 +215,19 @@ def test_every_fault_has_a_line_in_the_help() -> None:
     assert all(named(fault) for fault in (*RANDOM_FAULTS, *LATE_FAULTS))
 
 
-def faults_of(simulator: Watched, calls: int) -> list[str]:
+def faults_of(simulator: EmbeddedProctor, calls: int) -> list[str]:
     """The faults that a number of calls met."""
     faults = []
     for _ in range(calls):
         with suppress(OSError, http.client.HTTPException):
             expire(simulator)
-        faults.append(simulator.recorded()["fault"])
+        faults.append(recorded(simulator)["fault"])
     return faults
 
 
-def test_random_faults_depend_on_the_seed_alone(watch: Watch) -> None:
+def test_random_faults_depend_on_the_seed_alone(simulate: Simulate) -> None:
     one, same, other = (
-        faults_of(watch(exams=400, limit=5, fault_rate=0.7, seed=seed, late_seconds=0), 40) for seed in (7, 7, 8)
+        faults_of(simulate(exams=400, limit=5, fault_rate=0.7, seed=seed, late_seconds=0), 40) for seed in (7, 7, 8)
     )
     assert one == same != other
     assert len(set(one)) > 5
@@ -233,7 +235,7 @@ def test_random_faults_depend_on_the_seed_alone(watch: Watch) -> None:
     assert set(one) - {"ok"} <= set(RANDOM_FAULTS)
 
 
-def test_a_script_comes_first_and_faults_are_as_frequent_as_wanted(watch: Watch) -> None:
-    assert faults_of(watch(faults=["503", "ok"], fault_rate=1.0, late_seconds=0), 10)[:2] == ["503", "ok"]
-    assert "ok" not in faults_of(watch(fault_rate=1.0, late_seconds=0), 20)
-    assert set(faults_of(watch(), 20)) == {"ok"}
+def test_a_script_comes_first_and_faults_are_as_frequent_as_wanted(simulate: Simulate) -> None:
+    assert faults_of(simulate(faults=["503", "ok"], fault_rate=1.0, late_seconds=0), 10)[:2] == ["503", "ok"]
+    assert "ok" not in faults_of(simulate(fault_rate=1.0, late_seconds=0), 20)
+    assert set(faults_of(simulate(), 20)) == {"ok"}

@@ -7,14 +7,15 @@ from contextlib import closing
 
 import pytest
 
-from tests.simulator.client import EXPIRE, Watch, Watched, bearer, connect, expire, left, send
-from tests.support import PATIENCE
+from tests.embedded import EmbeddedProctor
+from tests.simulator.client import EXPIRE, bearer, connect, expire, left, recorded, send
+from tests.support import PATIENCE, Simulate
 
 METHODS = ["POST", "OPTIONS", "GET", "PUT"]
 
 
-def test_the_response_is_chunked_json_with_a_session_cookie_and_without_a_reason_phrase(watch: Watch) -> None:
-    response = expire(watch())
+def test_the_response_is_chunked_json_with_a_session_cookie_and_without_a_reason_phrase(simulate: Simulate) -> None:
+    response = expire(simulate())
     assert (response.status, response.reason) == (200, "")
     assert response.headers["Content-Type"] == "application/json;charset=UTF-8"
     assert response.headers["Transfer-Encoding"] == "chunked"
@@ -27,32 +28,32 @@ def test_the_response_is_chunked_json_with_a_session_cookie_and_without_a_reason
 
 @pytest.mark.parametrize(("exams", "accepted", "compressed"), [(50, "gzip, deflate", True), (1, "gzip", False)])
 def test_a_response_of_two_kilobytes_is_compressed_for_those_who_accept_it(
-    watch: Watch, exams: int, accepted: str, compressed: bool
+    simulate: Simulate, exams: int, accepted: str, compressed: bool
 ) -> None:
-    simulator = watch(exams=exams)
+    simulator = simulate(exams=exams)
     response = expire(simulator, Accept_Encoding=accepted, **bearer(simulator))
     assert response.headers["Content-Encoding"] == ("gzip" if compressed else None)
     body = gzip.decompress(response.body) if compressed else response.body
     assert body.count(b"examId") == exams
 
 
-def test_a_deployment_may_compress_no_response(watch: Watch) -> None:
-    simulator = watch(compresses=False)
+def test_a_deployment_may_compress_no_response(simulate: Simulate) -> None:
+    simulator = simulate(compresses=False)
     response = expire(simulator, Accept_Encoding="gzip", **bearer(simulator))
     assert response.headers["Content-Encoding"] is None
     assert response.body.count(b"examId") == 100
 
 
-def test_a_response_is_not_compressed_unasked(watch: Watch) -> None:
-    simulator = watch()
+def test_a_response_is_not_compressed_unasked(simulate: Simulate) -> None:
+    simulator = simulate()
     response = expire(simulator, Accept_Encoding="deflate", **bearer(simulator))
     assert response.headers["Content-Encoding"] is None
     with pytest.raises(zlib.error):
         zlib.decompress(response.body, wbits=47)
 
 
-def test_options_with_a_good_token_verifies_it_and_changes_nothing(watch: Watch) -> None:
-    simulator = watch(exams=2)
+def test_options_with_a_good_token_verifies_it_and_changes_nothing(simulate: Simulate) -> None:
+    simulator = simulate(exams=2)
     response = expire(simulator, "OPTIONS")
     assert (response.status, response.headers["Allow"], response.is_empty()) == (200, "POST", True)
     assert response.headers["Connection"] is None
@@ -61,41 +62,41 @@ def test_options_with_a_good_token_verifies_it_and_changes_nothing(watch: Watch)
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT"])
-def test_other_methods_get_an_empty_500(watch: Watch, method: str) -> None:
-    simulator = watch(exams=2)
+def test_other_methods_get_an_empty_500(simulate: Simulate, method: str) -> None:
+    simulator = simulate(exams=2)
     response = expire(simulator, method)
     assert (response.status, response.is_empty(), response.headers["Connection"]) == (500, True, "close")
     assert simulator.record == []
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "GET", "HEAD"])
-def test_an_older_proctor_refuses_other_methods_with_405(watch: Watch, method: str) -> None:
-    response = expire(watch(older_methods=True), method)
+def test_an_older_proctor_refuses_other_methods_with_405(simulate: Simulate, method: str) -> None:
+    response = expire(simulate(older_methods=True), method)
     assert (response.status, response.headers["Allow"]) == (405, "POST")
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("headers", [{"Accept": "*/*"}, {"Authorization": "Basic YTpi"}])
 def test_without_a_token_a_client_is_sent_to_the_identity_provider(
-    watch: Watch, method: str, headers: dict[str, str]
+    simulate: Simulate, method: str, headers: dict[str, str]
 ) -> None:
-    simulator = watch(exams=2)
+    simulator = simulate(exams=2)
     response = expire(simulator, method, **headers)
     assert (response.status, response.is_empty()) == (302, True)
     assert "?SAMLRequest=" in response.headers["Location"]
     assert simulator.record == []
 
 
-def test_the_way_to_the_identity_provider_may_be_a_form(watch: Watch) -> None:
-    response = expire(watch(sign_in="form"), Accept="*/*")
+def test_the_way_to_the_identity_provider_may_be_a_form(simulate: Simulate) -> None:
+    response = expire(simulate(sign_in="form"), Accept="*/*")
     assert (response.status, response.is_page()) == (200, True)
     assert b'<form method="post"' in response.body
     assert b"SAMLRequest" in response.body
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_token_never_seen_before_gets_401_that_repeats_it(watch: Watch, method: str) -> None:
-    simulator = watch(exams=2)
+def test_a_token_never_seen_before_gets_401_that_repeats_it(simulate: Simulate, method: str) -> None:
+    simulator = simulate(exams=2)
     response = expire(simulator, method, Authorization="Bearer a<b")
     assert (response.status, response.headers["Connection"], response.headers["Set-Cookie"]) == (401, None, None)
     assert response.headers["WWW-Authenticate"] == (
@@ -109,22 +110,22 @@ def test_a_token_never_seen_before_gets_401_that_repeats_it(watch: Watch, method
     assert not any(call["expired"] for call in simulator.record)
 
 
-def test_the_rejection_is_json_for_those_who_ask_for_it(watch: Watch) -> None:
-    response = expire(watch(), Authorization="Bearer secret", Accept="application/json")
+def test_the_rejection_is_json_for_those_who_ask_for_it(simulate: Simulate) -> None:
+    response = expire(simulate(), Authorization="Bearer secret", Accept="application/json")
     assert response.headers["Content-Type"] == "application/json;charset=UTF-8"
     assert response.json() == {"error": "invalid_token", "error_description": "secret"}
 
 
-def test_a_token_that_expired_before_its_first_use_is_one_never_seen_before(watch: Watch) -> None:
-    simulator = watch(exams=2, token_seconds=0)
+def test_a_token_that_expired_before_its_first_use_is_one_never_seen_before(simulate: Simulate) -> None:
+    simulator = simulate(exams=2, token_seconds=0)
     assert [expire(simulator, method).status for method in METHODS] == [401] * 4
-    assert simulator.recorded()["expired"] == []
+    assert recorded(simulator)["expired"] == []
 
 
 @pytest.mark.parametrize("first", ["POST", "OPTIONS"])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_token_that_expired_after_it_was_accepted_gets_400(watch: Watch, first: str, method: str) -> None:
-    simulator = watch(exams=200, token_calls=1)
+def test_a_token_that_expired_after_it_was_accepted_gets_400(simulate: Simulate, first: str, method: str) -> None:
+    simulator = simulate(exams=200, token_calls=1)
     token = bearer(simulator)
     assert expire(simulator, first, **token).status == 200
     response = expire(simulator, method, **token)
@@ -137,15 +138,15 @@ def test_a_token_that_expired_after_it_was_accepted_gets_400(watch: Watch, first
     assert len([call for call in simulator.record if call["expired"]]) == (2 if first == "POST" else 1)
 
 
-def test_a_token_is_good_for_as_many_calls_as_the_scenario_says(watch: Watch) -> None:
-    simulator = watch(token_calls=2)
+def test_a_token_is_good_for_as_many_calls_as_the_scenario_says(simulate: Simulate) -> None:
+    simulator = simulate(token_calls=2)
     token = bearer(simulator)
     assert [expire(simulator, **token).status for _ in range(4)] == [200, 200, 400, 400]
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_token_for_a_foreign_audience_gets_403(watch: Watch, method: str) -> None:
-    simulator = watch(exams=2, foreign_audience=True)
+def test_a_token_for_a_foreign_audience_gets_403(simulate: Simulate, method: str) -> None:
+    simulator = simulate(exams=2, foreign_audience=True)
     response = expire(simulator, method)
     assert (response.status, response.headers["WWW-Authenticate"]) == (403, 'Bearer realm="oauth"')
     assert b"<error>access_denied</error>" in response.body
@@ -153,22 +154,22 @@ def test_a_token_for_a_foreign_audience_gets_403(watch: Watch, method: str) -> N
 
 
 @pytest.mark.parametrize("client_name", ["SBAC", "sbac_pt", "SBAC_PT ", "nobody;SBAC_PT"])
-def test_an_unknown_client_name_gets_an_empty_500(watch: Watch, client_name: str) -> None:
-    simulator = watch(exams=2)
+def test_an_unknown_client_name_gets_an_empty_500(simulate: Simulate, client_name: str) -> None:
+    simulator = simulate(exams=2)
     response = expire(simulator, client_name=client_name)
     assert (response.status, response.is_empty(), response.headers["Connection"]) == (500, True, "close")
-    assert simulator.recorded()["expired"] == []
+    assert recorded(simulator)["expired"] == []
 
 
 @pytest.mark.parametrize("client_name", ["SBAC_PT", "SBAC_PT;x", "SBAC_PT.x", "SBAC_PT.x;y"])
-def test_of_a_client_name_parameters_and_suffix_are_cut(watch: Watch, client_name: str) -> None:
-    assert expire(watch(exams=2), client_name=client_name).status == 200
+def test_of_a_client_name_parameters_and_suffix_are_cut(simulate: Simulate, client_name: str) -> None:
+    assert expire(simulate(exams=2), client_name=client_name).status == 200
 
 
 @pytest.mark.parametrize("client_name", ["SBAC/PT", "SBAC\\PT"])
 @pytest.mark.parametrize("token", [True, False])
-def test_a_client_name_with_a_slash_gets_an_empty_400(watch: Watch, client_name: str, token: bool) -> None:
-    simulator = watch(client_name=client_name)
+def test_a_client_name_with_a_slash_gets_an_empty_400(simulate: Simulate, client_name: str, token: bool) -> None:
+    simulator = simulate(client_name=client_name)
     headers = bearer(simulator) if token else {"Accept": "*/*"}
     response = expire(simulator, client_name=client_name, **headers)
     assert (response.status, response.is_empty(), response.headers["Connection"]) == (400, True, "close")
@@ -178,8 +179,8 @@ def test_a_client_name_with_a_slash_gets_an_empty_400(watch: Watch, client_name:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("path", ["/proctor/", EXPIRE, EXPIRE + "SBAC_PT/more", "/proctor/Services/exams/SBAC_PT"])
-def test_nothing_else_exists_in_proctor(watch: Watch, method: str, path: str) -> None:
-    simulator = watch()
+def test_nothing_else_exists_in_proctor(simulate: Simulate, method: str, path: str) -> None:
+    simulator = simulate()
     response = send(simulator, method, path, **bearer(simulator))
     assert (response.status, response.is_page()) == (404, True)
     assert response.headers["Set-Cookie"]
@@ -189,13 +190,13 @@ def test_nothing_else_exists_in_proctor(watch: Watch, method: str, path: str) ->
 
 
 @pytest.mark.parametrize("path", ["/", "/proctor", "/elsewhere" + EXPIRE + "SBAC_PT"])
-def test_nothing_exists_beside_proctor(watch: Watch, path: str) -> None:
-    simulator = watch()
+def test_nothing_exists_beside_proctor(simulate: Simulate, path: str) -> None:
+    simulator = simulate()
     response = send(simulator, "POST", path, **bearer(simulator))
     assert (response.status, response.is_empty(), response.headers["Set-Cookie"]) == (404, True, None)
 
 
-def statuses_on_one_connection(simulator: Watched, *requests: tuple[str, dict[str, str]]) -> list[int]:
+def statuses_on_one_connection(simulator: EmbeddedProctor, *requests: tuple[str, dict[str, str]]) -> list[int]:
     """The statuses of requests on the same connection."""
     statuses = []
     with closing(connect(simulator)) as connection:
@@ -210,16 +211,16 @@ def statuses_on_one_connection(simulator: Watched, *requests: tuple[str, dict[st
     return statuses
 
 
-def test_a_connection_outlives_rejections(watch: Watch) -> None:
-    simulator = watch()
+def test_a_connection_outlives_rejections(simulate: Simulate) -> None:
+    simulator = simulate()
     token, bad = bearer(simulator), {"Authorization": "Bearer x"}
     assert statuses_on_one_connection(
         simulator, ("POST", token), ("POST", bad), ("OPTIONS", token), ("POST", {}), ("HEAD", bad), ("POST", token)
     ) == [200, 401, 200, 302, 401, 200]
 
 
-def test_after_an_empty_500_the_connection_is_closed(watch: Watch) -> None:
-    simulator = watch()
+def test_after_an_empty_500_the_connection_is_closed(simulate: Simulate) -> None:
+    simulator = simulate()
     connection = http.client.HTTPConnection("127.0.0.1", simulator.port, timeout=PATIENCE)
     connection.connect()
     sock = connection.sock

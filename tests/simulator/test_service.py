@@ -8,7 +8,8 @@ import pytest
 
 from app.simulator import Scenario
 from app.simulator.service import ExamService
-from tests.simulator.client import Watch, expire, left, numbers
+from tests.simulator.client import expire, left, numbers, recorded
+from tests.support import Simulate
 
 
 @pytest.mark.parametrize(
@@ -25,39 +26,39 @@ from tests.simulator.client import Watch, expire, left, numbers
     ],
 )
 def test_a_call_takes_the_due_ones_of_the_oldest_exams(
-    watch: Watch, scenario: dict[str, int], calls: list[tuple[list[int], bool]]
+    simulate: Simulate, scenario: dict[str, int], calls: list[tuple[list[int], bool]]
 ) -> None:
-    simulator = watch(**scenario)
+    simulator = simulate(**scenario)
     responses = [expire(simulator) for _ in calls]
     assert [(numbers(one), one.json()["additionalExamsToExpire"]) for one in responses] == calls
 
 
-def test_a_call_takes_a_hundred_by_default(watch: Watch) -> None:
-    assert left(watch()) == list(range(100))
+def test_a_call_takes_a_hundred_by_default(simulate: Simulate) -> None:
+    assert left(simulate()) == list(range(100))
 
 
 @pytest.mark.parametrize("not_due", [0, 3])
 @pytest.mark.parametrize(("empty_list", "rest"), [("null", b',"expiredExams":null'), ("list", b',"expiredExams":[]')])
 def test_a_call_that_changes_nothing_has_no_list_of_exams(
-    watch: Watch, not_due: int, empty_list: str, rest: bytes
+    simulate: Simulate, not_due: int, empty_list: str, rest: bytes
 ) -> None:
     more = b"true" if not_due else b"false"
-    simulator = watch(exams=0, not_due=not_due, limit=2, empty_list=empty_list)
+    simulator = simulate(exams=0, not_due=not_due, limit=2, empty_list=empty_list)
     assert expire(simulator).body == b'{"additionalExamsToExpire":' + more + rest + b"}"
 
 
-def test_a_call_that_changes_nothing_may_leave_the_list_out(watch: Watch) -> None:
-    assert expire(watch(exams=0, empty_list="missing")).body == b'{"additionalExamsToExpire":false}'
+def test_a_call_that_changes_nothing_may_leave_the_list_out(simulate: Simulate) -> None:
+    assert expire(simulate(exams=0, empty_list="missing")).body == b'{"additionalExamsToExpire":false}'
 
 
 @pytest.mark.parametrize("empty_list", ["null", "list", "missing"])
-def test_a_call_that_changes_exams_always_lists_them(watch: Watch, empty_list: str) -> None:
-    assert left(watch(exams=2, empty_list=empty_list)) == [0, 1]
+def test_a_call_that_changes_exams_always_lists_them(simulate: Simulate, empty_list: str) -> None:
+    assert left(simulate(exams=2, empty_list=empty_list)) == [0, 1]
 
 
 @pytest.mark.parametrize("with_status", [True, False])
-def test_an_exam_is_reported_with_the_fields_of_its_deployment(watch: Watch, with_status: bool) -> None:
-    simulator = watch(exams=30, with_status=with_status)
+def test_an_exam_is_reported_with_the_fields_of_its_deployment(simulate: Simulate, with_status: bool) -> None:
+    simulator = simulate(exams=30, with_status=with_status)
     exams = expire(simulator).json()["expiredExams"]
     for exam in exams:
         assert {name: type(value) for name, value in exam.items()} == {
@@ -71,15 +72,15 @@ def test_an_exam_is_reported_with_the_fields_of_its_deployment(watch: Watch, wit
         assert exam["assessmentId"] in exam["assessmentKey"]
     statuses = {exam["examId"]: exam.get("updatedExamStatus") for exam in exams}
     assert set(statuses.values()) == ({"expired", "completed"} if with_status else {None})
-    assert simulator.recorded()["expired"] == list(statuses)
+    assert recorded(simulator)["expired"] == list(statuses)
     assert [exam["studentId"] for exam in exams] != sorted(exam["studentId"] for exam in exams)
     assert any(exam["studentId"] < 0 for exam in exams)
 
 
-def test_completed_exams_are_changed_before_expired_ones(watch: Watch) -> None:
-    simulator = watch(exams=30)
+def test_completed_exams_are_changed_before_expired_ones(simulate: Simulate) -> None:
+    simulator = simulate(exams=30)
     expire(simulator)
-    entry = simulator.recorded()
+    entry = recorded(simulator)
     assert [update["status"] for update in entry["updates"]] == ["completed", "expired"]
     assert [len(update["exams"]) for update in entry["updates"]] == [3, 27]
     times = [datetime.fromisoformat(time) for time in (entry["start"], *(one["at"] for one in entry["updates"]))]
@@ -97,18 +98,18 @@ def test_two_calls_at_the_same_time_change_the_same_exams_twice() -> None:
     assert service.select() == ([], False)
 
 
-def test_a_client_name_with_a_space_completes_no_exam(watch: Watch) -> None:
-    simulator = watch(exams=20, client_name="SBAC PT")
+def test_a_client_name_with_a_space_completes_no_exam(simulate: Simulate) -> None:
+    simulator = simulate(exams=20, client_name="SBAC PT")
     exams = expire(simulator, client_name="SBAC PT").json()["expiredExams"]
     assert {exam["updatedExamStatus"] for exam in exams} == {"expired"}
 
 
-def test_the_changes_can_be_read_as_from_the_database(watch: Watch) -> None:
-    simulator = watch(exams=30, limit=20, faults=["500-half"])
+def test_the_changes_can_be_read_as_from_the_database(simulate: Simulate) -> None:
+    simulator = simulate(exams=30, limit=20, faults=["500-half"])
     expire(simulator)
-    half = simulator.recorded()
+    half = recorded(simulator)
     exams = expire(simulator).json()["expiredExams"]
-    rest = simulator.recorded()
+    rest = recorded(simulator)
     lost, events = list(simulator.exam_events(half)), list(simulator.exam_events())
     assert sorted(event["examId"] for event in lost) == sorted(half["expired"]) != []
     assert {(event["status"], event["reason"]) for event in lost} == {

@@ -10,11 +10,12 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from app.simulator import Outcome, Simulator
+from app.simulator import Outcome
+from tests.embedded import EmbeddedProctor
 from tests.tools.sabotage import Sabotage
 
 
-class Watched(Simulator):
+class Watched(EmbeddedProctor):
     """An embedded Proctor that reports the moments of a call: its request has been read, its work is done."""
 
     moment: Callable[[], None] = staticmethod(lambda: None)
