@@ -29,7 +29,7 @@ def complete(simulator: Simulator, csv: bytes) -> bool:
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Kolkata"])
 def test_a_text_log_has_one_line_per_event_each_with_its_time_in_utc(simulate: Simulate, run: Run, zone: str) -> None:
     start = datetime.now(UTC).replace(microsecond=0)
-    simulator = simulate(exams=20, limit=10, faults=["503", "401", "500-after", "odd-records"])
+    simulator = simulate(exams=20, limit=10, faults=["503", "401", "500-after", "malformed-records"])
     result = run(simulator, LOG_FORMAT="text", LOG_LEVEL="DEBUG", TZ=zone)
     assert result.code == 65
     matches = [LINE.fullmatch(line) for line in result.stderr.decode().splitlines()]
@@ -40,7 +40,7 @@ def test_a_text_log_has_one_line_per_event_each_with_its_time_in_utc(simulate: S
 
 
 def test_a_json_log_has_one_object_per_line(simulate: Simulate, run: Run) -> None:
-    simulator = simulate(exams=20, limit=10, faults=["503", "401", "500-after", "odd-records"])
+    simulator = simulate(exams=20, limit=10, faults=["503", "401", "500-after", "malformed-records"])
     result = run(simulator, LOG_LEVEL="DEBUG")
     assert all({"time", "level", "event", "message"} <= entry.keys() for entry in result.log)
     assert {entry["level"] for entry in result.log} == {"debug", "info", "warning", "error"}

@@ -213,7 +213,7 @@ FAULTS = {
     "no-flag": _after_work(
         "200 without additionalExamsToExpire", _body(lambda body: body.replace(b"additionalExamsToExpire", b"more"))
     ),
-    "odd-records": _after_work("200 with malformed records among the good ones", _body(_malformed_records)),
+    "malformed-records": _after_work("200 with malformed records among the good ones", _body(_malformed_records)),
     "huge": _after_work("200 with 50 MB of spaces at its end", _body(lambda body: body + b" " * 50_000_000)),
 }
 

@@ -298,12 +298,12 @@ def test_a_run_can_start_while_the_result_of_the_query_or_a_log_is_waited_for(
 def test_rows_of_a_log_get_into_the_csv_of_their_run(volume: Path, recover: Recover) -> None:
     leave(volume)
     leave(volume, STEM.replace("22T", "23T"), numbers=(5,))
-    odd = 'a,"b\r\nc",,7,'
+    two_lines = 'a,"b\r\nc",,7,'
     log = [
         "2026-11-22T02:00:30.000Z INFO    Expiring overdue exams at https://proctor.example.org",
         *(f"2026-11-22T02:00:30.000Z ERROR   UNWRITTEN ROW {','.join(exam(number))}" for number in (2, 3, 3)),
         f"force-submit-1  | 2026-11-23T02:00:30.000Z ERROR   UNWRITTEN ROW {','.join(exam(4))}",
-        f"2026-11-23T02:00:31.000Z ERROR   UNWRITTEN ROW AS JSON {json.dumps(odd)}",
+        f"2026-11-23T02:00:31.000Z ERROR   UNWRITTEN ROW AS JSON {json.dumps(two_lines)}",
         "pod | " + json.dumps({"time": "2026-11-23T03:00:00.000Z", "event": "unwritten_row", "row": ",".join(exam(6))}),
         "2026-11-23T02:00:32.000Z WARNING Rows that are marked UNWRITTEN ROW may also be in expired.csv",
         "2026-11-23T02:00:33.000Z ERROR   Ended with exit code 74: marked UNWRITTEN ROW: add them",

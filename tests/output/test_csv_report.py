@@ -33,7 +33,7 @@ FULL_AFTER_12_KIB = 'ulimit -f 24; exec "$@"'
 
 
 def test_the_csv_is_rfc_4180_in_utf_8_with_its_header(simulate: Simulate, run: Run) -> None:
-    lines = run(simulate(exams=5, faults=["odd-records"])).stdout
+    lines = run(simulate(exams=5, faults=["malformed-records"])).stdout
     assert lines.startswith(HEADER_LINE)
     assert (
         b"(SBAC_PT)SBAC-Perf-ELA-7-Spring-2017-2018,SBAC-Perf-ELA-7,00000001-5bac-4000-8000-000000000004,100004,expired"
@@ -127,7 +127,7 @@ def end_at_full_disk(simulator: Simulator, jobs: Jobs, csv: Path, form: str) -> 
 
 
 def test_in_a_json_log_an_unwritten_row_is_exact(simulate: Simulate, jobs: Jobs, tmp_path: Path) -> None:
-    simulator = simulate(exams=200, faults=["ok", "odd-records"])
+    simulator = simulate(exams=200, faults=["ok", "malformed-records"])
     result = end_at_full_disk(simulator, jobs, tmp_path / "csv", "json")
     rows = rows_of(HEADER_LINE + "".join(f"{event['row']}\r\n" for event in result.events("unwritten_row")).encode())
     assert len(rows) == len(simulator.record[1]["expired"]) + 5
@@ -137,7 +137,7 @@ def test_in_a_json_log_an_unwritten_row_is_exact(simulate: Simulate, jobs: Jobs,
 def test_in_a_text_log_an_unwritten_row_is_the_row_or_marked_as_json(
     simulate: Simulate, jobs: Jobs, tmp_path: Path
 ) -> None:
-    simulator = simulate(exams=200, faults=["ok", "odd-records"])
+    simulator = simulate(exams=200, faults=["ok", "malformed-records"])
     result = end_at_full_disk(simulator, jobs, tmp_path / "csv", "text")
     lines = [line.partition(" ERROR   UNWRITTEN ROW ") for line in result.stderr.decode().splitlines()]
     logged = [row for _, found, row in lines if found]

@@ -108,7 +108,7 @@ def test_an_older_proctor_reports_no_status_which_is_logged_once(simulate: Simul
 
 
 def test_every_malformed_record_becomes_a_row_and_each_anomaly_is_logged_once(simulate: Simulate, run: Run) -> None:
-    simulator = simulate(exams=250, faults=["odd-records", "ok", "odd-records"])
+    simulator = simulate(exams=250, faults=["malformed-records", "ok", "malformed-records"])
     result = run(simulator)
     assert result.code == 0
     regular = set(expired(simulator))
@@ -189,9 +189,9 @@ def test_a_response_longer_than_16_mib_is_lost(simulate: Simulate, run: Run) -> 
 def _without_end(connection: Connection) -> None:
     connection.receive()
     connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-    piece = b"%x\r\n%s\r\n" % (MEBIBYTE, b" " * MEBIBYTE)
+    chunk = b"%x\r\n%s\r\n" % (MEBIBYTE, b" " * MEBIBYTE)
     while True:
-        connection.send(piece)
+        connection.send(chunk)
 
 
 def _without_end_of_chunk(connection: Connection) -> None:

@@ -185,7 +185,7 @@ def no_utf8(body: bytes) -> bool:
         ("not-json", no_json),
         ("not-utf8", no_utf8),
         ("no-flag", lambda body: json.loads(body).keys() == {"more", "expiredExams"}),
-        ("odd-records", lambda body: len(json.loads(body)["expiredExams"]) == EXAMS + 5),
+        ("malformed-records", lambda body: len(json.loads(body)["expiredExams"]) == EXAMS + 5),
         ("huge", lambda body: len(body) > 50_000_000 and len(json.loads(body)["expiredExams"]) == EXAMS),
     ],
 )

@@ -15,7 +15,7 @@ LATE_SECONDS = 0.2  # when late faults respond: much later than a rejection, muc
 RARE_FAULTS = (
     *LATE_FAULTS,
     *(
-        "silence-before silence-after drip huge not-utf8 odd-records sign-in 103-after 302 401-basic 403 404"
+        "silence-before silence-after drip huge not-utf8 malformed-records sign-in 103-after 302 401-basic 403 404"
         " 405 407 408-after 418 429:1 502 502-late 503:date 503-slow 504 504-half 504-late 524-after cut-lines"
         " foreign-audience maintenance-200 null-list empty-list no-list plain-http"
     ).split(),

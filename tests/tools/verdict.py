@@ -155,7 +155,7 @@ class Verdict:
         return window.start <= at <= window.end or window.start <= at + ahead <= window.end
 
     def _invented(self, unknown: set[str]) -> set[str]:
-        if any(call["fault"] == "odd-records" for call in self.record):
+        if any(call["fault"] == "malformed-records" for call in self.record):
             return {exam for exam in unknown if exam.startswith(f"{self.trial.seed:08x}-")}
         return unknown
 
