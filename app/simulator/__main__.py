@@ -27,32 +27,37 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to bind (default: loopback)")
-    add("--port", type=int, default=8080, help="port to bind, 0 for any (default: 8080)")
-    add("--exams", type=int, default=scenario.exams, help="overdue exams (default: 250)")
-    add("--not-due", type=int, default=0, help="started exams that are older, but not due (default: 0)")
-    add("--limit", type=int, default=scenario.limit, help="expireExamLimit, exams per call (default: 100)")
-    add("--client-name", default=scenario.client_name, help="the one client name known (default: SBAC_PT)")
+    add("--port", type=int, default=8080, help="port to bind, 0 for any (default: %(default)s)")
+    add("--exams", type=int, default=scenario.exams, help="overdue exams (default: %(default)s)")
+    add("--not-due", type=int, default=0, help="started exams that are older, but not due (default: %(default)s)")
+    add("--limit", type=int, default=scenario.limit, help="expireExamLimit, exams per call (default: %(default)s)")
+    add("--client-name", default=scenario.client_name, help="the one client name known (default: %(default)s)")
     add("--latency", type=float, default=0.0, help="seconds that a call takes (default: 0)")
-    add("--late-seconds", type=float, default=scenario.late_seconds, help="seconds before late faults respond (0.2)")
+    add(
+        "--late-seconds",
+        type=float,
+        default=scenario.late_seconds,
+        help="seconds before late faults respond (%(default)s)",
+    )
     add("--uncompressed", action="store_true", help="never compress a response")
     add("--without-status", action="store_true", help="as before December 2017: no updatedExamStatus")
     add(
         "--empty-list",
         choices=("null", "list", "missing"),
         default="null",
-        help="expiredExams if there are none (null)",
+        help="expiredExams if there are none (%(default)s)",
     )
     add("--older-methods", action="store_true", help="405 with Allow: POST for any other method")
-    add("--sign-in", choices=("redirect", "form"), default="redirect", help="response without a token (redirect)")
-    add("--token-endpoint", choices=("openam", "keycloak"), default="openam", help="its kind (default: openam)")
-    add("--token-seconds", type=int, default=scenario.token_seconds, help="lifetime of a token (default: 3600)")
+    add("--sign-in", choices=("redirect", "form"), default="redirect", help="response without a token (%(default)s)")
+    add("--token-endpoint", choices=("openam", "keycloak"), default="openam", help="its kind (default: %(default)s)")
+    add("--token-seconds", type=int, default=scenario.token_seconds, help="lifetime of a token (default: %(default)s)")
     add("--token-calls", type=int, default=0, help="requests that a token is valid for (default: unlimited)")
     add("--foreign-audience", action="store_true", help="tokens are for an audience that Proctor rejects")
     add("--scopes", help="the scopes known, separated by spaces (default: any)")
     add("--faults", type=_words, default=[], metavar="FAULT,…", help="one per expire call, in this order")
     add("--fault-rate", type=float, default=0.0, help="share of further calls with a fault at random (default: 0)")
     add("--token-faults", type=_words, default=[], metavar="FAULT,…", help="one per token request, in this order")
-    add("--seed", type=int, default=1, help="seed of exam ids and random faults (default: 1)")
+    add("--seed", type=int, default=1, help="seed of exam ids and random faults (default: %(default)s)")
     add("--record", metavar="FILE", help="append a JSON line for each expire call")
     add("--certificate", metavar="FILE", help="serve https with this certificate (PEM)")
     add("--key", metavar="FILE", help="the key of the certificate (PEM)")
