@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from app import __version__
 from tests.containers.test_docker import plain, write_secrets
 from tests.embedded import EmbeddedProctor
 from tests.support import ROOT, expired, output_of, rows_of
@@ -46,7 +47,8 @@ class Deployment:
         never = ("0 2 * * *", "0 0 29 2 *")  # whatever the time is, no run starts but those that a test asks for
         self.edit("job", never, file="cronjob.yaml")
         registry, tag = IMAGE.rsplit(":", 1)
-        self.edit("image", ("registry.example.org/force-submit-proctor", registry), ("newTag: 1.0.0", f"newTag: {tag}"))
+        version = (f"newTag: {__version__}", f"newTag: {tag}")
+        self.edit("image", ("registry.example.org/force-submit-proctor", registry), version)
 
     def edit(self, name: str, *replacements: tuple[str, str], file: str = "kustomization.yaml") -> None:
         """Replace texts, each of which must be there, in a kustomization."""

@@ -9,6 +9,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from app import __version__
 from app.exceptions import ExitCode
 from app.settings.declarations import DECLARATIONS
 from tests.containers.engine import IMAGE, Engine
@@ -70,7 +71,7 @@ def test_the_image_is_set_in_one_place(directory: Path) -> None:
     kustomization.write_text(kustomization.read_text().replace("registry.example.org/", "mirror.example.org/our-"))
     (job,) = pod_of(render(directory / "job"))["containers"]
     (fetch,) = pod_of(render(directory / "fetch"), "Pod")["containers"]
-    assert job["image"] == fetch["image"] == "mirror.example.org/our-force-submit-proctor:1.0.0"
+    assert job["image"] == fetch["image"] == f"mirror.example.org/our-force-submit-proctor:{__version__}"
 
 
 def test_secrets_are_in_the_secret_alone(rendered: Rendered, proctor: EmbeddedProctor) -> None:
