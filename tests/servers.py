@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 _MORE = getattr(socket, "MSG_MORE", 0)  # Linux: wait for what follows
+TUNNEL = b"HTTP/1.1 200 Connection established\r\n\r\n"
+"""A proxy's response to CONNECT."""
 
 
 class Request(NamedTuple):

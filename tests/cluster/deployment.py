@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from app import __version__
-from tests.containers.test_docker import plain, write_secrets
+from tests.containers.secrets import plain, write_secrets
 from tests.embedded import EmbeddedProctor
 from tests.support import ROOT, expired, output_of, rows_of
 

@@ -12,6 +12,8 @@ import pytest
 from tests.support import ROOT
 
 IMAGE = "force-submit-proctor"
+UID = 10001
+"""The user in the image."""
 
 
 class Engine:

@@ -12,7 +12,7 @@ from threading import Timer
 from typing import Any
 
 from tests.containers.engine import IMAGE, Engine
-from tests.containers.test_docker import plain, write_secrets
+from tests.containers.secrets import plain, write_secrets
 from tests.embedded import EmbeddedProctor
 from tests.support import PATIENCE, ROOT, rows_of
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from tests.containers.secrets import secrets_in
 from tests.containers.stack import Stack
-from tests.containers.test_docker import is_secret
 from tests.embedded import EmbeddedProctor
 from tests.support import expired
 
@@ -71,13 +71,3 @@ def test_no_secret_is_in_any_configuration_container_or_label(stack: Stack, proc
     for service in ("check", "standby", "ofelia", "docker-api"):
         text += json.dumps(stack.engine.inspect(stack.container(service))).encode()
     assert secrets_in(text, proctor) == []
-
-
-def secrets_in(text: bytes, proctor: EmbeddedProctor) -> list[str]:
-    """The names of the secrets that a text holds."""
-    secrets = {name: value for name, value in proctor.settings().items() if is_secret(name)}
-    return [
-        name
-        for name, value in secrets.items()
-        if value.encode() in text or json.dumps(value).strip('"').encode() in text
-    ]

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from app import __version__
-from tests.containers.engine import IMAGE, Engine
+from tests.containers.engine import IMAGE, UID, Engine
+from tests.containers.secrets import plain, write_secrets
 from tests.embedded import EmbeddedProctor
 from tests.support import ROOT, expired, rows_of
 
 HARDENED = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges:true"]
-UID = 10001
 
 
 @pytest.fixture
@@ -45,23 +45,6 @@ def named_volume(engine: Engine, tmp_path: Path) -> Iterator[str]:
     name = f"force-submit-{os.getpid()}-{tmp_path.name}"
     yield name
     engine.docker("volume", "rm", "-f", name)
-
-
-def plain(settings: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in settings.items() if not is_secret(name)}
-
-
-def is_secret(name: str) -> bool:
-    return name in ("AUTH_CLIENT_SECRET", "AUTH_PASSWORD")
-
-
-def write_secrets(directory: Path, proctor: EmbeddedProctor) -> Path:
-    """The secrets of a Proctor as files, readable in a container, in a directory that is closed on the host."""
-    directory.mkdir()
-    for name, value in proctor.settings().items():
-        if is_secret(name):
-            (directory / name.lower()).write_text(value + "\n")
-    return directory
 
 
 def test_stdout_redirected_to_a_file_is_the_csv(

@@ -17,9 +17,8 @@ from typing import IO
 import pytest
 
 from app.simulator import Scenario
-from tests.containers.engine import Engine
+from tests.containers.engine import UID, Engine
 from tests.containers.stack import FINISHED, SOON, Stack, line_in
-from tests.containers.test_docker import UID
 from tests.embedded import EmbeddedProctor
 from tests.support import ROOT, expired, rows_of
 

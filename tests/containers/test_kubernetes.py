@@ -13,7 +13,7 @@ from app import __version__
 from app.exceptions import ExitCode
 from app.settings.declarations import DECLARATIONS
 from tests.containers.engine import IMAGE, Engine
-from tests.containers.test_docker import plain, write_secrets
+from tests.containers.secrets import plain, write_secrets
 from tests.embedded import EmbeddedProctor
 from tests.support import ROOT, expired, rows_of
 

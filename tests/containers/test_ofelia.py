@@ -12,10 +12,10 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from tests.containers.engine import UID
 from tests.containers.mail import MailServer, mail_server
+from tests.containers.secrets import secrets_in
 from tests.containers.stack import FINISHED, LOG, SOON, Stack
-from tests.containers.test_compose import secrets_in
-from tests.containers.test_docker import UID
 from tests.embedded import EmbeddedProctor
 from tests.support import expired, rows_of
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.containers.secrets import plain
 from tests.containers.stack import FINISHED, LATER, SOON
-from tests.containers.test_docker import plain
 from tests.documents import commands
 from tests.embedded import EmbeddedProctor
 from tests.support import PATIENCE, ROOT, expired, output_of, rows_of

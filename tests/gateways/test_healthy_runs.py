@@ -4,7 +4,7 @@ import pytest
 
 from tests.gateways.configurations import HTTP_GATEWAYS, PASSWORD, USER
 from tests.gateways.conftest import Authority, Gateways
-from tests.gateways.promise import assert_complete
+from tests.promise import assert_complete
 from tests.support import Run, Simulate
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from tests.gateways.configurations import HTTP_GATEWAYS
 from tests.gateways.conftest import Authority, Gateways
-from tests.gateways.promise import assert_alarm, assert_losses
+from tests.promise import assert_alarm, assert_losses
 from tests.support import Run, Simulate
 
 # Seconds after which the gateways here abandon Proctor, and a READ_TIMEOUT with which that is late for a rejection.

@@ -4,7 +4,7 @@ import pytest
 
 from app.simulator import Simulator
 from tests.gateways.conftest import Gateways
-from tests.gateways.promise import assert_complete, changed
+from tests.promise import assert_complete, changed
 from tests.support import Result, Run, Simulate
 
 PATIENT = {"READ_TIMEOUT": "300"}  # with which a response after less than ten seconds is not late

@@ -15,6 +15,8 @@ import pytest
 
 from app.simulator import Simulator
 from tests.proctor.bodies import EXAM, batch, exam
+from tests.proctor.outcomes import was_not_sent
+from tests.promise import assert_complete
 from tests.servers import (
     Connection,
     Request,
@@ -26,19 +28,12 @@ from tests.servers import (
     response,
     serving,
 )
-from tests.support import PATIENCE, QUICK, Jobs, Result, Run, Simulate, expired
+from tests.support import PATIENCE, QUICK, Jobs, Run, Simulate
 
-TUNNEL = b"HTTP/1.1 200 Connection established\r\n\r\n"
 REMOTE = {
     "PROCTOR_URL": "http://proctor.invalid",
     "AUTH_URL": "http://sso.invalid/auth/oauth2/access_token?realm=/sbac",
 }
-
-
-def drained(simulator: Simulator, result: Result) -> bool:
-    """Whether the run reported every exam, each once, and lost nothing."""
-    complete = sorted(result.exam_ids) == sorted(expired(simulator)) != []
-    return complete and (result.code, result.summary["lost"]) == (0, [])
 
 
 def through(port: int, simulator: Simulator) -> dict[str, str]:
@@ -50,7 +45,7 @@ def through(port: int, simulator: Simulator) -> dict[str, str]:
 def test_a_run_reuses_its_connection(simulate: Simulate, run: Run) -> None:
     simulator = simulate(exams=450, limit=10)
     with serving(relaying(simulator.port)) as server:
-        assert drained(simulator, run(simulator, **through(server.port, simulator)))
+        assert_complete(simulator, run(simulator, **through(server.port, simulator)))
     assert len(simulator.record) == 45
     assert len(server.connections) < 10  # one, unless this machine was so busy that a call took long
 
@@ -58,7 +53,7 @@ def test_a_run_reuses_its_connection(simulate: Simulate, run: Run) -> None:
 def test_a_call_that_took_long_is_followed_by_a_new_connection(simulate: Simulate, run: Run) -> None:
     simulator = simulate(exams=250, latency=0.3)
     with serving(relaying(simulator.port)) as server:
-        assert drained(simulator, run(simulator, PROCTOR_URL=server.url))
+        assert_complete(simulator, run(simulator, PROCTOR_URL=server.url))
     assert len(server.connections) == len(simulator.record) == 3
 
 
@@ -115,7 +110,7 @@ def test_a_call_is_a_post_of_an_empty_text_in_json(simulate: Simulate, run: Run)
 
 def test_an_interim_response_is_skipped(simulate: Simulate, run: Run) -> None:
     simulator = simulate(exams=250, faults=["early-hints"] * 3)
-    assert drained(simulator, run(simulator))
+    assert_complete(simulator, run(simulator))
 
 
 @pytest.mark.parametrize("status", [100, 101, 102, 103, 199])
@@ -195,7 +190,7 @@ def test_redirects_of_the_token_endpoint_are_not_followed(simulate: Simulate, ru
 
 def test_an_http_proxy_is_used(simulate: Simulate, run: Run) -> None:
     simulator = simulate()
-    assert drained(simulator, run(simulator, **REMOTE, HTTP_PROXY=simulator.url))
+    assert_complete(simulator, run(simulator, **REMOTE, HTTP_PROXY=simulator.url))
 
 
 @pytest.mark.parametrize("status", [401, 407])
@@ -255,18 +250,11 @@ def test_a_proxy_that_cannot_be_reached_keeps_the_request_from_being_sent(
     assert was_not_sent(simulator, result, attempts=2)
 
 
-def was_not_sent(simulator: Simulator, result: Result, attempts: int) -> bool:
-    """Whether every attempt ended before the request, as the program reports it and by the record."""
-    retries = [event["attempt"] for event in result.events("retry")]
-    outcome = (result.code, result.summary["lost"])
-    return outcome == (69, []) and retries == list(range(1, attempts)) and not simulator.record
-
-
 def test_credentials_in_a_netrc_do_not_replace_the_token(simulate: Simulate, jobs: Jobs, run: Run) -> None:
     simulator = simulate()
     (jobs.directory / ".netrc").write_text("machine 127.0.0.1 login somebody password else\n")
     (jobs.directory / ".netrc").chmod(0o600)
-    assert drained(simulator, run(simulator))
+    assert_complete(simulator, run(simulator))
 
 
 def echoing(template: bytes) -> ServeConnection:

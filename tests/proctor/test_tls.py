@@ -9,8 +9,9 @@ import pytest
 
 from app.simulator import Simulator
 from tests.certificates import Authority
-from tests.proctor.test_connections import TUNNEL, drained, was_not_sent
-from tests.servers import relaying, resetting, responding, response, serving
+from tests.proctor.outcomes import was_not_sent
+from tests.promise import assert_complete
+from tests.servers import TUNNEL, relaying, resetting, responding, response, serving
 from tests.support import Result, Run, Simulate
 
 
@@ -24,7 +25,7 @@ def test_a_certificate_of_your_own_authority_is_trusted_by_tls_ca_file(
     simulate: Simulate, run: Run, authority: Authority
 ) -> None:
     simulator = simulate(certificate=authority.certify("127.0.0.1"))
-    assert drained(simulator, run(simulator, TLS_CA_FILE=authority.file))
+    assert_complete(simulator, run(simulator, TLS_CA_FILE=authority.file))
 
 
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"])
@@ -32,7 +33,7 @@ def test_where_nothing_is_set_the_variables_of_other_programs_count(
     simulate: Simulate, run: Run, authority: Authority, variable: str
 ) -> None:
     simulator = simulate(certificate=authority.certify("127.0.0.1"))
-    assert drained(simulator, run(simulator, **{variable: authority.file}))
+    assert_complete(simulator, run(simulator, **{variable: authority.file}))
 
 
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"])
@@ -42,7 +43,7 @@ def test_the_settings_of_trust_win_over_the_variables_of_other_programs(
 ) -> None:
     simulator = simulate(certificate=authority.certify("127.0.0.1"))
     setting = {trust: {"TLS_VERIFY": "false", "TLS_CA_FILE": authority.file}[trust]}
-    assert drained(simulator, run(simulator, **{variable: "/nonsense"}, **setting))
+    assert_complete(simulator, run(simulator, **{variable: "/nonsense"}, **setting))
 
 
 @pytest.mark.parametrize("setting", ["PROCTOR_URL", "AUTH_URL"])
@@ -163,7 +164,7 @@ def remote(authority: Authority) -> dict[str, str]:
 def test_a_proxy_tunnels_tls(simulate: Simulate, run: Run, authority: Authority) -> None:
     simulator = simulate(exams=450, certificate=authority.certify("proctor.invalid"))
     with serving(relaying(simulator.port, TUNNEL)) as server:
-        assert drained(simulator, run(simulator, **remote(authority), HTTPS_PROXY=server.url))
+        assert_complete(simulator, run(simulator, **remote(authority), HTTPS_PROXY=server.url))
     assert server.connections
 
 

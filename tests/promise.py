@@ -1,10 +1,17 @@
 """The promise, checked against the embedded Proctor's own record."""
 
 from datetime import datetime
+from typing import Any
 
 from app.simulator import Simulator
 from tests.embedded import EmbeddedProctor
 from tests.support import Result, expired
+
+
+def holds(window: dict[str, Any], time: str) -> bool:
+    """Whether a window contains a time of the server's record."""
+    start, end = (datetime.fromisoformat(window[side]) for side in ("start", "end"))
+    return start <= datetime.fromisoformat(time) <= end
 
 
 def changed(simulator: Simulator) -> list[str]:
@@ -31,8 +38,7 @@ def assert_losses(simulator: EmbeddedProctor, result: Result, count: int = 1) ->
     missing = [exam_id for call in calls for exam_id in call["expired"]]
     assert sorted(result.exam_ids + missing) == changed(simulator)
     for window, call in zip(result.summary["lost"], calls, strict=True):
-        start, end = (datetime.fromisoformat(window[side]) for side in ("start", "end"))
-        assert start <= datetime.fromisoformat(call["changed"]) <= end
+        assert holds(window, call["changed"])
 
 
 def assert_alarm(simulator: Simulator, result: Result) -> None:
