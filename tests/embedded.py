@@ -71,3 +71,8 @@ class EmbeddedProctor(Simulator):
                 rest = {"status": status, "reason": REASONS[status], "changedAt": update["at"]}
                 for exam_id in update["exams"]:
                     yield {**service.describe(exam_id), "clientName": self.scenario.client_name, **rest}
+
+    def found(self, entry: dict[str, Any], separator: str = "\t") -> str:
+        """The exams of an entry of the record as a list for `recover --found`, one line for each."""
+        columns = ("assessmentKey", "assessmentId", "examId", "studentId", "status")
+        return "".join(separator.join(str(row[name]) for name in columns) + "\n" for row in self.exam_events(entry))

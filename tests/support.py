@@ -41,7 +41,7 @@ class Result:
 
     @property
     def exam_ids(self) -> list[str]:
-        return [row["examId"] for row in self.rows]
+        return ids(self.stdout)
 
     @property
     def log(self) -> list[dict[str, Any]]:
@@ -70,6 +70,21 @@ def rows_of(content: bytes) -> list[dict[str, str]]:
     header, *rows = csv.reader(io.StringIO(content.decode(), newline=""), strict=True)
     assert header == HEADER
     return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def ids(csv: bytes) -> list[str]:
+    """The ids of the exams in a CSV."""
+    return [row["examId"] for row in rows_of(csv)]
+
+
+def ids_in(volume: Path) -> list[str]:
+    """The ids of the exams in all CSVs of a volume, sorted."""
+    return sorted(exam for path in volume.glob("*.csv") for exam in ids(path.read_bytes()))
+
+
+def files_in(volume: Path) -> dict[str, bytes]:
+    """The files of a volume but the lock, by name."""
+    return {path.name: path.read_bytes() for path in volume.iterdir() if path.name != ".lock"}
 
 
 def expired(simulator: Simulator) -> list[str]:

@@ -15,7 +15,7 @@ import pytest
 from app.commands import run as job
 from app.signals import Stop
 from app.simulator import Simulator
-from tests.support import Jobs, Run, Serve, Simulate, configured, expired, rows_of
+from tests.support import Jobs, Run, Serve, Simulate, configured, expired, ids, rows_of
 
 LINE = re.compile(r"(\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z) (DEBUG  |INFO   |WARNING|ERROR  ) \S.*")
 HOSTILE = "\n2026-01-01T00:00:00.000Z INFO    Done\r\x1b[2J\x1b]0;title\x07\x00\x85\u2028\u202e{'}"
@@ -23,7 +23,7 @@ HOSTILE = "\n2026-01-01T00:00:00.000Z INFO    Done\r\x1b[2J\x1b]0;title\x07\x00\
 
 def complete(simulator: Simulator, csv: bytes) -> bool:
     """Whether a CSV holds every exam that the server changed exactly once, and no line of a log."""
-    return sorted(row["examId"] for row in rows_of(csv)) == sorted(expired(simulator))
+    return sorted(ids(csv)) == sorted(expired(simulator))
 
 
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Kolkata"])

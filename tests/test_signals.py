@@ -19,7 +19,7 @@ import pytest
 
 from app.signals import FIRST, SECOND, Interrupted, Stop
 from tests.embedded import EmbeddedProctor
-from tests.support import HEADER_LINE, PATIENCE, QUICK, Jobs, Simulate, configured, delivered, expired, rows_of
+from tests.support import HEADER_LINE, PATIENCE, QUICK, Jobs, Simulate, configured, delivered, expired, ids, rows_of
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="Windows cannot send these signals to a process")
 
@@ -54,7 +54,7 @@ def test_a_signal_in_a_call_leaves_the_volume_in_final_form(simulate: Simulate, 
     assert jobs.finish(process).code == 143
     (csv,) = tmp_path.glob("expired_exams_*.csv")
     assert not list(tmp_path.glob("*.partial"))
-    assert sorted(row["examId"] for row in rows_of(csv.read_bytes())) == sorted(expired(simulator))
+    assert sorted(ids(csv.read_bytes())) == sorted(expired(simulator))
     summary = json.loads(csv.with_suffix(".json").read_bytes())
     assert (summary["outcome"], summary["exit_code"]) == ("interrupted", 143)
 
@@ -91,7 +91,7 @@ def test_a_second_signal_in_a_call_ends_it_at_once_and_reports_its_window(
     assert result.summary["outcome"] == "interrupted"
     volume = [path.read_bytes() for path in jobs.directory.glob("expired_exams_*.csv")]
     (csv,) = volume or [result.stdout]
-    assert sorted(row["examId"] for row in rows_of(csv)) == sorted(simulator.record[0]["expired"])
+    assert sorted(ids(csv)) == sorted(simulator.record[0]["expired"])
     (window,) = result.summary["lost"]
     (logged,) = result.events("response_lost")
     assert (window["start"], window["end"]) == (logged["start"], logged["end"])

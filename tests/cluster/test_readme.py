@@ -5,7 +5,7 @@ import stat
 
 from tests.cluster.deployment import Deploy
 from tests.documents import commands
-from tests.support import rows_of
+from tests.support import ids
 
 
 def test_the_readmes_commands_work(prepare: Deploy) -> None:
@@ -42,7 +42,7 @@ def test_the_readmes_commands_work(prepare: Deploy) -> None:
     assert re.search(r" drained +0 +225 +25 ", history)
     fetched = sorted((deployment.root / "output").glob("expired_exams_*"))
     assert [path.suffix for path in fetched] == [".csv", ".json"]
-    assert [row["examId"] for row in rows_of(fetched[0].read_bytes())] == deployment.exam_ids
+    assert ids(fetched[0].read_bytes()) == deployment.exam_ids
     assert not any(stat.S_IMODE(path.stat().st_mode) & 0o077 for path in [deployment.root / "output", *fetched])
     recover = commands("README.md", "You were paged")[0].splitlines()[2]
     assert deployment.run(recover) == ""

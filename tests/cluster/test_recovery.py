@@ -11,10 +11,7 @@ def test_the_exams_of_a_lost_response_are_recovered_in_the_fetch_pod(deploy: Dep
     deployment.wait("pod/force-submit-fetch", "Ready")
     recover = ("exec", "-i", "force-submit-fetch", "--", "python", "-m", "app", "recover", "/output")
     assert "FROM exam.exam_event" in deployment.kubectl(*recover)
-    lost = deployment.proctor.exam_events(deployment.proctor.record[0])
-    columns = ("assessmentKey", "assessmentId", "examId", "studentId", "status")
-    rows = "".join("\t".join(str(change[name]) for name in columns) + "\n" for change in lost)
-    (deployment.root / "found.tsv").write_text(rows)
+    (deployment.root / "found.tsv").write_text(deployment.proctor.found(deployment.proctor.record[0]))
     once_the_window_has_ended = "until kubectl {} --found - --unverified < found.tsv; do sleep 1; done"
     deployment.run(once_the_window_has_ended.format(" ".join(recover)))
     deployment.assert_each_exam_has_one_row()

@@ -18,7 +18,7 @@ from app.model import Period
 from app.output.csv_report import csv_bytes
 from app.recovery.query import KnownExam, query
 from app.recovery.zones import parse_zone, readings
-from tests.support import HEADER, Jobs, Result, Run, Simulate, expired, rows_of
+from tests.support import HEADER, Jobs, Result, Run, Simulate, expired, files_in, rows_of
 
 JSON = {"LOG_FORMAT": "json"}
 STEM = "expired_exams_SBAC_PT_20261122T020000Z"
@@ -46,10 +46,6 @@ def leave(volume: Path, stem: str = STEM, numbers: tuple[int, ...] = (1, 2), **c
     rest = {"outcome": "drained", "exit_code": 65, "message": "", "calls": 1, "exams": counts, "lost": [WINDOW]}
     csv.with_suffix(".json").write_text(json.dumps({**summary, **rest, **changes}))
     return csv
-
-
-def state(volume: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in volume.iterdir() if path.name != ".lock"}
 
 
 def resolved(volume: Path) -> list[dict[str, Any] | None]:
@@ -122,10 +118,10 @@ def test_where_nothing_was_lost_the_window_is_resolved_without_a_csv(volume: Pat
 
 def test_an_empty_list_is_only_taken_when_it_is_confirmed(volume: Path, recover: Recover) -> None:
     leave(volume, numbers=())
-    before = state(volume)
+    before = files_in(volume)
     assert recover("--found", "-").code == 76
     result = recover("--found", "-", given=listed(end=ASKED))  # nothing shows that the time zone was right
-    assert (result.code, state(volume)) == (76, before)
+    assert (result.code, files_in(volume)) == (76, before)
     assert "--unverified" in result.message
     assert recover("--found", "-", "--unverified").code == 0
     assert all(resolved(volume))
@@ -173,9 +169,9 @@ def test_windows_can_be_acknowledged(volume: Path, recover: Recover, jobs: Jobs)
     assert entry["how"] == "acknowledged: found by hand"
     history = jobs.run({}, "history", str(volume))
     assert (history.code, b"acknowledged: found by hand" in history.stdout) == (0, True)
-    before = state(volume)
+    before = files_in(volume)
     assert recover("--acknowledge", "again").code == 0
-    assert state(volume) == before
+    assert files_in(volume) == before
 
 
 @pytest.mark.parametrize("action", [("--found", "-"), ("--acknowledge", "x"), ("--log", "-")])
@@ -191,9 +187,9 @@ def test_a_run_that_is_under_way_is_waited_for(volume: Path, recover: Recover, a
 @pytest.mark.parametrize("action", [(), ("--found", "-"), ("--acknowledge", "x")])
 def test_where_nothing_is_unresolved_nothing_is_done(volume: Path, recover: Recover, action: tuple[str, ...]) -> None:
     leave(volume, lost=[])
-    before = state(volume)
+    before = files_in(volume)
     result = recover(*action)
-    assert (result.code, result.stdout, state(volume)) == (0, b"", before)
+    assert (result.code, result.stdout, files_in(volume)) == (0, b"", before)
 
 
 PARTIAL = "expired_exams_SBAC_PT_20261122T030000Z.csv.partial"
@@ -205,9 +201,9 @@ def test_a_window_that_only_the_next_run_reports_is_waited_for(
 ) -> None:
     leave(volume, lost=[])
     (volume / PARTIAL).write_bytes(csv_bytes([HEADER, exam(3)]))
-    before = state(volume)
+    before = files_in(volume)
     result = recover(*action)
-    assert (result.code, result.stdout, state(volume)) == (75, b"", before)
+    assert (result.code, result.stdout, files_in(volume)) == (75, b"", before)
     assert result.message == (
         f"Ended with exit code 75: {PARTIAL} belongs to a run that was killed, or could not write its summary. Run the"
         " job again before you recover: that run cleans up, and reports the window of a lost response, if there is one."
@@ -253,10 +249,10 @@ def test_a_csv_that_is_not_final_for_another_reason_is_not_waited_for(
 @pytest.mark.parametrize("limit", [0, 50])
 def test_a_full_disk_leaves_everything_as_it_was(volume: Path, recover: Recover, limit: int) -> None:
     leave(volume)
-    before = state(volume)
+    before = files_in(volume)
     full = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))}
     assert recover("--found", "-", given=listed(3), **full).code == 74
-    assert state(volume) == before
+    assert files_in(volume) == before
     assert recover("--found", "-", given=listed(3)).code == 0
     assert all(resolved(volume))
 

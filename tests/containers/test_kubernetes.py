@@ -15,7 +15,7 @@ from app.settings.declarations import DECLARATIONS
 from tests.containers.engine import IMAGE, Engine
 from tests.containers.secrets import plain, write_secrets
 from tests.embedded import EmbeddedProctor
-from tests.support import ROOT, expired, rows_of
+from tests.support import ROOT, expired, ids
 
 MANIFESTS = ROOT / "deploy" / "kubernetes"
 OLDEST, NEWEST = "1.31", "1.37"
@@ -153,5 +153,5 @@ def test_the_container_of_the_pod_does_the_job(
     result = engine.docker("run", "--rm", *restrictions, *user, memory, *mounts, *environment, IMAGE)
     assert result.returncode == 0, result.stderr
     (csv_path,) = output.glob("*.csv")
-    assert sorted(row["examId"] for row in rows_of(csv_path.read_bytes())) == sorted(expired(proctor))
+    assert sorted(ids(csv_path.read_bytes())) == sorted(expired(proctor))
     assert len(expired(proctor)) == 250

@@ -13,7 +13,7 @@ from tests.containers.secrets import plain
 from tests.containers.stack import FINISHED, LATER, SOON
 from tests.documents import commands
 from tests.embedded import EmbeddedProctor
-from tests.support import PATIENCE, ROOT, expired, output_of, rows_of
+from tests.support import PATIENCE, ROOT, expired, ids_in, output_of
 
 
 @pytest.fixture
@@ -64,9 +64,8 @@ def set_in(clone: Path, settings: dict[str, str]) -> None:
 
 def assert_recorded(directory: Path, proctor: EmbeddedProctor) -> None:
     """The CSVs in a directory have each exam that Proctor expired, once."""
-    rows = [row["examId"] for path in directory.glob("*.csv") for row in rows_of(path.read_bytes())]
-    assert sorted(rows) == sorted(expired(proctor))
-    assert len(rows) == 250
+    assert ids_in(directory) == sorted(expired(proctor))
+    assert len(expired(proctor)) == 250
 
 
 def test_the_commands_of_docker_run_work(proctor: EmbeddedProctor, clone: Path) -> None:

@@ -8,9 +8,9 @@ import pytest
 from app.exceptions import ExitCode
 from app.settings import NAMES
 from tests.recover.database import Database
-from tests.recover.runs import fill, ids_in
+from tests.recover.runs import fill
 from tests.recover.shell import Shell
-from tests.support import QUICK, Jobs, Run, Simulate, expired, rows_of
+from tests.support import QUICK, Jobs, Run, Simulate, expired, ids_in, rows_of
 
 
 def help_of(jobs: Jobs, *command: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 from app.simulator import Simulator
 from tests.documents import commands
 from tests.documents.clone import INSTALLATION, Clone
-from tests.support import Result, Simulate, expired, rows_of
+from tests.support import Result, Simulate, expired, ids
 
 INSTALL, CRONTAB = commands("README.md", "Without a container")
 JOB, REPORT = CRONTAB.splitlines()
@@ -76,7 +76,7 @@ def test_a_good_run_and_the_report_after_it_send_no_mail(installed: Clone, simul
     for line in JOB, REPORT:
         assert installed.cron(line) == Result(0, b"", b"")
     (csv,) = (installed.directory / "output").glob("*.csv")
-    assert [row["examId"] for row in rows_of(csv.read_bytes())] == expired(simulator)
+    assert ids(csv.read_bytes()) == expired(simulator)
     for path in csv, installed.directory / "job.log":
         assert mode(path) & 0o007 == 0
 

@@ -21,13 +21,12 @@ from app.streams import PIPE_CHUNK
 from tests.output.volumes import (
     ROW,
     each_exam_is_in_the_csv_or_in_the_log,
-    ids,
     launcher,
     nothing_is_expired,
     sabotaged,
     unwritten,
 )
-from tests.support import HEADER_LINE, PATIENCE, QUICK, Jobs, Result, Run, Simulate, expired, rows_of
+from tests.support import HEADER_LINE, PATIENCE, QUICK, Jobs, Result, Run, Simulate, expired, ids, rows_of
 
 FULL_AFTER_12_KIB = 'ulimit -f 24; exec "$@"'
 

@@ -7,20 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.output.volumes import (
-    PLAIN,
-    QUOTED,
-    all_ids,
-    content,
-    holds,
-    ids,
-    instant,
-    leave,
-    monitoring,
-    nothing_is_expired,
-    only,
-)
-from tests.support import HEADER_LINE, PATIENCE, QUICK, Jobs, Run, Simulate, expired, rows_of
+from tests.output.volumes import PLAIN, QUOTED, instant, leave, monitoring, nothing_is_expired, only
+from tests.promise import holds
+from tests.support import HEADER_LINE, PATIENCE, QUICK, Jobs, Run, Simulate, expired, files_in, ids, ids_in, rows_of
 
 FAR_OFF = b'{"lost": [{"start": "0001-01-01T00:00:00+10:00", "end": "2026-04-01T02:00:00Z", "reason": "?"}]}'
 
@@ -42,7 +31,7 @@ def test_a_run_that_was_killed_in_a_call_is_cleaned_up_by_the_next_one(
     held = next(call for call in simulator.record if call["fault"] == "hold")
     others = [exam for call in simulator.record if call is not held for exam in call["expired"]]
     assert sorted(ids(csv.read_bytes())) == sorted(simulator.record[0]["expired"])
-    assert all_ids(volume) == sorted(others)
+    assert ids_in(volume) == sorted(others)
     (event,) = result.events("killed_run")
     summary = json.loads(csv.with_suffix(".json").read_bytes())
     assert summary["outcome"] == "killed"
@@ -79,7 +68,7 @@ def test_files_that_no_run_has_left_stay_as_they_are(simulate: Simulate, run: Ru
         (volume / name).write_bytes(text)
     stem = leave(volume, 0, HEADER_LINE + PLAIN)
     assert run(simulate(exams=0), OUTPUT_DIR=str(volume)).code == 65
-    assert others.items() <= content(volume).items()
+    assert others.items() <= files_in(volume).items()
     assert (volume / f"{stem}.csv").exists()
 
 
@@ -226,11 +215,11 @@ def test_where_both_names_of_a_csv_are_taken_a_person_has_to_choose(simulate: Si
     simulator = simulate()
     stem = leave(volume, 0, HEADER_LINE + PLAIN)
     (volume / f"{stem}.csv").write_bytes(HEADER_LINE)
-    before = content(volume)
+    before = files_in(volume)
     result = run(simulator, OUTPUT_DIR=str(volume))
     assert nothing_is_expired(simulator, result)
     assert f"{stem}.csv.partial" in result.message
-    assert content(volume) == before
+    assert files_in(volume) == before
 
 
 def test_a_run_whose_record_is_gone_may_have_lost_all_since_it_began(

@@ -16,8 +16,9 @@ from app.output.record import Record
 from app.output.volume import Volume
 from app.signals import Stop
 from app.simulator import Simulator
-from tests.output.volumes import PLAIN, ROW, all_ids, content, holds, ids, instant, leave, only
-from tests.support import HEADER_LINE, PATIENCE, QUICK, Jobs, Run, Simulate, expired
+from tests.output.volumes import PLAIN, ROW, instant, leave, only
+from tests.promise import holds
+from tests.support import HEADER_LINE, PATIENCE, QUICK, Jobs, Run, Simulate, expired, files_in, ids, ids_in
 
 HOUR = timedelta(hours=1)
 
@@ -42,18 +43,18 @@ def test_a_second_run_on_a_volume_ends_with_try_later_and_changes_nothing(
     simulator = simulate(faults=["ok", "hold"])
     first = jobs.start({**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume)})
     assert simulator.held.wait(PATIENCE)
-    before = content(volume)
+    before = files_in(volume)
     (name,) = before
     assert name.endswith(".csv.partial")
     assert len(ids(before[name])) == 100
     second = run(simulator, OUTPUT_DIR=str(volume))
     assert second.code == 75
     assert str(volume) in second.message
-    assert content(volume) == before
+    assert files_in(volume) == before
     assert simulator.token_requests == 1
     simulator.release.set()
     assert jobs.finish(first).code == 0
-    assert all_ids(volume) == sorted(expired(simulator))
+    assert ids_in(volume) == sorted(expired(simulator))
 
 
 def test_a_second_run_ends_with_try_later_also_where_the_lock_file_was_removed(
@@ -63,13 +64,13 @@ def test_a_second_run_ends_with_try_later_also_where_the_lock_file_was_removed(
     first = jobs.start({**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume)})
     assert simulator.held.wait(PATIENCE)
     (volume / ".lock").unlink()
-    before = content(volume)
+    before = files_in(volume)
     assert run(simulator, OUTPUT_DIR=str(volume)).code == 75
-    assert content(volume) == before
+    assert files_in(volume) == before
     assert simulator.token_requests == 1
     simulator.release.set()
     assert jobs.finish(first).code == 0
-    assert all_ids(volume) == sorted(expired(simulator))
+    assert ids_in(volume) == sorted(expired(simulator))
 
 
 def test_a_run_killed_between_two_calls_has_lost_nothing_and_raises_no_alarm(
@@ -85,7 +86,7 @@ def test_a_run_killed_between_two_calls_has_lost_nothing_and_raises_no_alarm(
     assert (result.code, result.summary["lost"]) == (0, [])
     assert "nothing is missing" in result.events("killed_run")[0]["message"]
     assert result.events("earlier_call") == []
-    assert all_ids(volume) == sorted(expired(simulator))
+    assert ids_in(volume) == sorted(expired(simulator))
 
 
 def test_a_run_killed_before_its_first_call_has_lost_nothing(
@@ -130,7 +131,7 @@ def test_the_call_of_a_killed_run_is_let_end_before_the_next_one_begins(
     (window,) = result.summary["lost"]
     assert holds(window, first["start"])
     assert holds(window, first["changed"])
-    assert all_ids(volume) == sorted(set(expired(simulator)) - set(first["expired"]))
+    assert ids_in(volume) == sorted(set(expired(simulator)) - set(first["expired"]))
 
 
 def interrupted_wait(simulator: Simulator, jobs: Jobs, volume: Path, signum: int, **settings: str) -> float:

@@ -21,11 +21,7 @@ from app.signals import Stop
 from tests.output.volumes import (
     PLAIN,
     ROW,
-    all_ids,
-    content,
     each_exam_is_in_the_csv_or_in_the_log,
-    holds,
-    ids,
     launcher,
     leave,
     monitoring,
@@ -34,7 +30,8 @@ from tests.output.volumes import (
     sabotaged,
     unwritten,
 )
-from tests.support import HEADER_LINE, PATIENCE, QUICK, Jobs, Run, Simulate, expired
+from tests.promise import holds
+from tests.support import HEADER_LINE, PATIENCE, QUICK, Jobs, Run, Simulate, expired, files_in, ids, ids_in
 
 FULL_AFTER_12_KIB = 'ulimit -f 24; exec "$@"'
 
@@ -63,7 +60,7 @@ def test_a_volume_gets_a_csv_and_its_summary_for_nobody_else_to_read(
     assert (result.code, result.stdout) == (0, b"")
     csv = only(volume, ".csv")
     assert re.fullmatch(r"expired_exams_SBAC_PT_\d{8}T\d{6}Z\.csv", csv.name)
-    assert set(content(volume)) == {csv.name, csv.stem + ".json"}
+    assert set(files_in(volume)) == {csv.name, csv.stem + ".json"}
     assert sorted(ids(csv.read_bytes())) == sorted(expired(simulator))
     assert json.loads(csv.with_suffix(".json").read_bytes()) == result.summary
     assert [path.name for path in volume.iterdir() if path.stat().st_mode & 0o007] == []
@@ -89,9 +86,9 @@ def test_runs_that_begin_in_the_same_second_do_not_overwrite_each_other(
     for name, text in taken.items():
         (volume / name).write_bytes(text)
     assert run(simulate(exams=10), OUTPUT_DIR=str(volume)).code == 0
-    new = {name: text for name, text in content(volume).items() if name not in taken}
+    new = {name: text for name, text in files_in(volume).items() if name not in taken}
     assert [name[-6:] for name in sorted(new)] == ["_2.csv", "2.json"]
-    assert taken.items() <= content(volume).items()
+    assert taken.items() <= files_in(volume).items()
 
 
 @pytest.mark.parametrize("name", ["missing", "a file", "a file/below"])
@@ -126,7 +123,7 @@ def test_an_output_dir_without_permissions_is_reported_with_owner_mode_user_and_
         f"OUTPUT_DIR {str(volume)!r} cannot be used by user {user}, group {group}: {path} belongs to user {user}, group"
         f" {group}, with mode 0555. Fix the permissions, for example: chown {user} {path}" in result.message
     )
-    assert content(volume) == {}
+    assert files_in(volume) == {}
 
 
 def test_a_full_volume_stops_the_run_before_the_token_and_is_left_as_it_was(
@@ -140,7 +137,7 @@ def test_a_full_volume_stops_the_run_before_the_token_and_is_left_as_it_was(
     assert "Free disk space." in result.message
     assert "final name" not in result.stderr.decode()
     filler.unlink()
-    assert content(small_disk) == {}
+    assert files_in(small_disk) == {}
     assert run(simulator, OUTPUT_DIR=str(small_disk)).events("killed_run") == []
 
 
@@ -150,7 +147,7 @@ def test_rows_for_which_a_volume_has_no_room_go_to_the_log(simulate: Simulate, j
     result = jobs.run({**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume)}, executable=shell)
     assert each_exam_is_in_the_csv_or_in_the_log(simulator, result, only(volume, ".csv").read_bytes())
     assert json.loads(only(volume, ".json").read_bytes()) == result.summary
-    assert len(content(volume)) == 2
+    assert len(files_in(volume)) == 2
 
 
 def test_a_disk_without_room_even_for_the_summary_leaves_it_to_the_next_run_to_report_what_is_missing(
@@ -161,7 +158,7 @@ def test_a_disk_without_room_even_for_the_summary_leaves_it_to_the_next_run_to_r
     partial = only(small_disk, ".partial")
     assert each_exam_is_in_the_csv_or_in_the_log(simulator, result, partial.read_bytes())
     assert "Free disk space." in result.message
-    assert set(content(small_disk)) == {partial.name}
+    assert set(files_in(small_disk)) == {partial.name}
     (failure,) = result.events("output_failed")
     assert "is missing: run the job again, so that it reports the window of the lost response." in failure["message"]
     subprocess.run(["mount", "-o", "remount,size=1m", str(small_disk)], check=True)
@@ -258,7 +255,7 @@ def test_a_close_that_fails_is_a_failure_and_is_reported_to_the_monitor(
     assert os.strerror(errno.EIO) in result.message
     assert b"Traceback" not in result.stderr
     assert monitor.received == ["start", "74"]
-    assert all_ids(volume) == sorted(expired(simulator))
+    assert ids_in(volume) == sorted(expired(simulator))
     assert json.loads(only(volume, ".json").read_bytes())["exit_code"] == 74
 
 
@@ -305,7 +302,7 @@ def test_no_call_is_made_that_is_not_on_record(
     assert simulator.record == []
     assert "No further call is made." in result.message
     assert run(simulator, OUTPUT_DIR=str(volume)).code == 0
-    assert all_ids(volume) == sorted(expired(simulator))
+    assert ids_in(volume) == sorted(expired(simulator))
 
 
 @pytest.mark.parametrize("fail", ["refuse()", "real.write(self, data[:5])"])
@@ -323,7 +320,7 @@ def test_a_run_whose_record_cannot_be_updated_after_a_call_has_all_rows(
     result = jobs.run(settings | sabotaged(tmp_path, code + writing_records_by(write)))
     assert (result.code, len(simulator.record)) == (74, 1)
     assert run(simulator, OUTPUT_DIR=str(volume)).code == 0
-    assert all_ids(volume) == sorted(expired(simulator))
+    assert ids_in(volume) == sorted(expired(simulator))
 
 
 def writing_records_by(write: str) -> str:
@@ -345,7 +342,7 @@ def test_writes_that_are_short_are_continued(simulate: Simulate, jobs: Jobs, vol
         {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume)} | sabotaged(tmp_path, code),
     )
     assert result.code == 0
-    assert all_ids(volume) == sorted(expired(simulator))
+    assert ids_in(volume) == sorted(expired(simulator))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows cannot force a directory to disk")

@@ -8,11 +8,11 @@ from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
 
 from app.model import Exam
 from app.simulator import Simulator
-from tests.support import HEADER_LINE, ROOT, Result, rows_of
+from tests.promise import holds
+from tests.support import HEADER_LINE, ROOT, Result, ids
 
 PLAIN = b"(SBAC_PT)SBAC-Perf-ELA-4,SBAC-Perf-ELA-4,0000002a-5bac-4000-8000-000000000001,100001,expired\r\n"
 QUOTED = b'"a ""quoted"", k\xc3\xa9y\r\n\r\nover lines\r",,0000002a-5bac-4000-8000-000000000002,100002,"x,\r\n"\r\n'
@@ -45,25 +45,10 @@ def sabotaged(directory: Path, code: str) -> dict[str, str]:
     return {"PYTHONPATH": f"{directory}:{ROOT}"}
 
 
-def content(volume: Path) -> dict[str, bytes]:
-    """The files of a volume but the lock."""
-    return {path.name: path.read_bytes() for path in volume.iterdir() if path.name != ".lock"}
-
-
 def only(volume: Path, suffix: str) -> Path:
     """The one file of a run with that suffix."""
     (path,) = volume.glob(f"expired_exams_*{suffix}")
     return path
-
-
-def ids(csv: bytes) -> list[str]:
-    """The ids of the exams in a CSV."""
-    return [row["examId"] for row in rows_of(csv)]
-
-
-def all_ids(volume: Path) -> list[str]:
-    """The ids of the exams in all CSVs of a volume, sorted."""
-    return sorted(exam for path in volume.glob("*.csv") for exam in ids(path.read_bytes()))
 
 
 def unwritten(result: Result) -> list[str]:
@@ -74,11 +59,6 @@ def unwritten(result: Result) -> list[str]:
 def instant(text: str) -> datetime:
     """A time in a summary, a log or the server's record."""
     return datetime.fromisoformat(text)
-
-
-def holds(window: dict[str, Any], time: str) -> bool:
-    """Whether a window contains a time of the server's record."""
-    return instant(window["start"]) <= instant(time) <= instant(window["end"])
 
 
 def nothing_is_expired(simulator: Simulator, result: Result) -> bool:

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 from tests.embedded import EmbeddedProctor
 from tests.recover.database import Database
-from tests.support import PATIENCE, QUICK, Jobs, rows_of
+from tests.support import PATIENCE, QUICK, Jobs
 
 ZONES = {
     "UTC": UTC,
@@ -15,11 +15,6 @@ ZONES = {
     "Asia/Kolkata": ZoneInfo("Asia/Kolkata"),
     "-08:00": timezone(timedelta(hours=-8)),
 }
-
-
-def ids_in(volume: Path) -> list[str]:
-    """The ids of the exams in all CSVs of a volume, sorted."""
-    return sorted(row["examId"] for csv in volume.glob("*.csv") for row in rows_of(csv.read_bytes()))
 
 
 def fill(

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.recover.database import Database
-from tests.recover.runs import ZONES, fill, ids_in, kill_in_a_call
+from tests.recover.runs import ZONES, fill, kill_in_a_call
 from tests.recover.shell import Shell
-from tests.support import QUICK, Jobs, Result, Run, Simulate, expired, rows_of
+from tests.support import QUICK, Jobs, Result, Run, Simulate, expired, ids, ids_in
 
 QUERY = "python -m app recover {volume} --database-zone={zone} > query.sql"
 RECOVER = "mysql -N exam < query.sql | python -m app recover {volume} --found -"
@@ -22,7 +22,7 @@ def recovered(result: Result, volume: Path) -> list[str]:
     """The ids of the exams that a recovery found, which its log and its CSV must agree on."""
     assert result.code == 0, result.stderr
     (event, *_) = result.events("resolved")
-    return [row["examId"] for row in rows_of((volume / event["csv"]).read_bytes())] if event["csv"] else []
+    return ids((volume / event["csv"]).read_bytes()) if event["csv"] else []
 
 
 @pytest.mark.parametrize("zone", ZONES)
