@@ -92,8 +92,9 @@ def expired(simulator: Simulator) -> list[str]:
     return [exam_id for call in simulator.record for exam_id in call["expired"]]
 
 
-def delivered(simulator: Simulator) -> list[str]:
+def delivered(simulator: EmbeddedProctor) -> list[str]:
     """The ids of the exams that the server changed and reported in a response that was sent completely."""
+    simulator.wait_idle()
     return [exam_id for call in simulator.record if call["delivered"] for exam_id in call["expired"]]
 
 
