@@ -104,6 +104,11 @@ class Ending(NamedTuple):
 _INVITES_RETRY = {ExitCode.OK, ExitCode.UNAVAILABLE, ExitCode.TRY_LATER}
 
 
+def reports_losses(code: int | None) -> bool:
+    """Whether an exit code reports lost responses for good: no scheduler takes the run for a success or repeats it."""
+    return code in set(ExitCode) - _INVITES_RETRY
+
+
 def exit_code(ending: Ending, *, responses_lost: bool, fail_on_no_progress: bool) -> int:
     """The exit code of a run.
 

@@ -25,6 +25,7 @@ from app.output.files import (
     write_json,
 )
 from app.output.lock import busy, is_locked
+from app.output.past_runs import past_runs, unreported_windows
 from app.output.record import Record
 from app.output.summary import Summary, status_of
 
@@ -35,7 +36,10 @@ class EarlierRuns(NamedTuple):
     """What a run must know about the runs before it."""
 
     windows: list[Window]
-    """When exams may have been changed that are in no CSV, as far as no exit code has reported it yet."""
+    """When exams may have been changed that are in no CSV, as far as no exit code has reported it yet.
+
+    Neither the run's own nor that of a run after it.
+    """
     seconds_at_work: float
     """For how long Proctor may still be at work on the last call."""
 
@@ -59,6 +63,9 @@ def clean_up(directory: Path, record: Record | None, longest_call: float) -> Ear
             raise FileExistsError(0, f"it holds both {csv.name} and {partial.name}; move one of them away")
         windows += _clean_up_csv(csv, name, record, longest_call, now)
     sync_directory(directory)
+    periods = {window.period for window in windows}
+    earlier = unreported_windows(past_runs(directory)[0])  # of runs whose next one was killed, too, or could not begin
+    windows += [window for window in earlier if window.period not in periods]
     return EarlierRuns(windows, _seconds_at_work(record, now))
 
 
@@ -67,8 +74,10 @@ def _clean_up_csv(csv: Path, name: RunName, record: Record | None, longest_call:
     lost = _lost_in(summary_of(csv))
     if lost is None:
         own = record if record and record.csv == csv.name else None
-        lost = _window(own, name, longest_call, now)
-        _report_killed(csv, name, exams, lost)
+        _report_killed(csv, name, exams, _window(own, name, longest_call, now))
+        lost = _lost_in(summary_of(csv)) or []  # in milliseconds, as all runs compare them
+    elif lost:
+        _withdraw_exit_code(summary_of(csv))
     _cut(partial_of(csv), length)
     partial_of(csv).rename(csv)
     return lost
@@ -105,6 +114,13 @@ def _lost_in(summary: Path) -> list[Window] | None:
         return [Window(*Period.parse(one["start"], one["end"]), str(one["reason"])) for one in lost]
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
+
+
+def _withdraw_exit_code(summary: Path) -> None:
+    """Note that a run's exit code may not have been received, so that its windows stay unreported until one is."""
+    content = json.loads(summary.read_bytes())
+    if content.get("exit_code") is not None:
+        write_json(summary, content | {"exit_code": None})
 
 
 def _complete_rows(path: Path) -> tuple[int, Counter[str]]:

@@ -6,8 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from app.exceptions import ExitCode
-from app.model import Period, parse_timestamp
+from app.exceptions import ExitCode, reports_losses
+from app.model import Period, Window, parse_timestamp
 from app.output.files import partials_in, summary_of
 from app.output.lock import is_locked
 
@@ -109,6 +109,14 @@ def unresolved_windows(runs: Iterable[PastRun]) -> Unresolved:
         for window in run.unresolved:
             found.setdefault(window.period, (run, window))
     return dict(sorted(found.items()))
+
+
+def unreported_windows(runs: Iterable[PastRun]) -> list[Window]:
+    """The unresolved windows that no exit code has reported for good: those of killed runs that no later one lists."""
+    runs = list(runs)
+    settled = {window.period for run in runs for window in run.lost if window.resolved or reports_losses(run.exit_code)}
+    unresolved = unresolved_windows(runs).items()
+    return [Window(*period, window.reason) for period, (_, window) in unresolved if period not in settled]
 
 
 def _past_run(path: Path, summary: dict[str, Any]) -> PastRun:

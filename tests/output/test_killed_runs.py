@@ -4,9 +4,11 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from app.output.summary import Summary
 from tests.output.volumes import PLAIN, QUOTED, instant, leave, monitoring, nothing_is_expired, only
 from tests.promise import holds
 from tests.support import HEADER_LINE, PATIENCE, QUICK, Jobs, Run, Simulate, expired, files_in, ids, ids_in, rows_of
@@ -151,7 +153,9 @@ def test_a_run_that_was_killed_in_the_ping_of_its_end_gets_its_final_name_and_a_
     assert len(summary["lost"]) == len(faults)
     assert result.events("killed_run") == []
     assert partial.with_suffix("").read_bytes() == rows
-    assert json.loads(partial.with_suffix("").with_suffix(".json").read_bytes()) == summary
+    code_after = None if faults else 0  # whether anybody received a code with a loss is not known
+    kept = json.loads(partial.with_suffix("").with_suffix(".json").read_bytes())
+    assert kept == {**summary, "exit_code": code_after}
     assert run(simulator, OUTPUT_DIR=str(volume)).code == 0
 
 
@@ -209,6 +213,82 @@ def test_a_loss_found_by_a_run_that_then_cannot_begin_stays_unresolved_in_the_hi
     history = jobs.run({}, "history", str(volume))
     assert history.code == 1
     assert f"from {window['start']} to {window['end']} may be in no CSV" in history.stdout.decode()
+    following = run(simulator, OUTPUT_DIR=str(volume))
+    assert (following.code, following.summary["lost"]) == (65, [window])
+    assert run(simulator, OUTPUT_DIR=str(volume)).code == 0
+
+
+def test_the_loss_of_a_killed_run_is_reported_even_if_the_next_run_is_killed_while_it_waits(
+    simulate: Simulate, jobs: Jobs, run: Run, volume: Path
+) -> None:
+    simulator = simulate(faults=["ok", "hold"])
+    settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), "READ_TIMEOUT": "3"}
+    killed = jobs.start(settings)
+    assert simulator.held.wait(PATIENCE)
+    killed.kill()
+    jobs.finish(killed)
+    simulator.release.set()
+    waiting = jobs.start(settings, bufsize=0)
+    jobs.read_until(waiting, "earlier_call")
+    waiting.kill()
+    jobs.finish(waiting)
+    result = run(simulator, OUTPUT_DIR=str(volume))
+    assert result.code == 65
+    (window,) = result.summary["lost"]
+    assert holds(window, next(call for call in simulator.record if call["fault"] == "hold")["changed"])
+    assert run(simulator, OUTPUT_DIR=str(volume)).code == 0
+
+
+def test_a_loss_whose_exit_code_was_not_received_is_reported_even_if_the_next_run_is_killed(
+    simulate: Simulate, jobs: Jobs, run: Run, volume: Path
+) -> None:
+    stem = ended(volume, 0, 65, WINDOW)
+    (volume / f"{stem}.csv.partial").write_bytes(HEADER_LINE)  # it was killed in the ping of its end
+    simulator = simulate(token_faults=["503:3600"])
+    settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), "MAX_WAIT": "3600"}
+    killed = jobs.start(settings, bufsize=0)
+    jobs.read_until(killed, "retry")
+    killed.kill()
+    jobs.finish(killed)
+    result = run(simulator, OUTPUT_DIR=str(volume))
+    assert (result.code, result.summary["lost"]) == (65, [WINDOW])
+
+
+WINDOW = {"start": "2026-04-01T02:00:00.000Z", "end": "2026-04-01T02:05:00.000Z", "reason": "?"}
+RESOLVED: dict[str, Any] = {**WINDOW, "resolved": {"how": "recovered"}}
+
+
+def ended(volume: Path, number: int, code: int | None, *lost: dict[str, Any], client: str = "SBAC_PT") -> str:
+    """Leave the summary of a run with that exit code; return the name without suffix."""
+    summary = Summary(client, None).as_object() | {"exit_code": code, "lost": lost, "calls": None}
+    stem = f"expired_exams_{client}_20260401T{number:02}0000Z"
+    (volume / f"{stem}.json").write_text(json.dumps(summary))
+    return stem
+
+
+@pytest.mark.parametrize("code", [None, 0, 69, 75, 129, 143])
+@pytest.mark.parametrize("client", ["SBAC_PT", "SBAC"])
+def test_a_window_that_only_a_run_with_a_code_that_hides_it_lists_is_reported_once(
+    simulate: Simulate, run: Run, volume: Path, code: int | None, client: str
+) -> None:
+    ended(volume, 0, code, WINDOW, client=client)
+    ended(volume, 1, None, WINDOW)
+    ended(volume, 2, 0)
+    simulator = simulate(exams=0)
+    result = run(simulator, OUTPUT_DIR=str(volume))
+    assert (result.code, result.summary["lost"]) == (65, [WINDOW])
+    assert run(simulator, OUTPUT_DIR=str(volume)).code == 0
+
+
+@pytest.mark.parametrize("settled", [*((code, WINDOW) for code in (64, 65, 70, 74, 76, 77, 78)), (None, RESOLVED)])
+def test_a_window_that_was_reported_or_resolved_is_not_reported_again(
+    simulate: Simulate, run: Run, volume: Path, settled: tuple[int | None, dict[str, Any]]
+) -> None:
+    ended(volume, 0, None, WINDOW)
+    ended(volume, 1, *settled, client="SBAC")
+    (volume / "expired_exams_SBAC_PT_20260401T030000Z.json").write_text("not a summary")
+    result = run(simulate(exams=0), OUTPUT_DIR=str(volume))
+    assert (result.code, result.summary["lost"]) == (0, [])
 
 
 def test_where_both_names_of_a_csv_are_taken_a_person_has_to_choose(simulate: Simulate, run: Run, volume: Path) -> None:
