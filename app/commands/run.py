@@ -32,7 +32,8 @@ def run(settings: Settings, stop: Stop) -> int:
     with ExitStack() as held:
         try:
             if settings.output_dir:
-                volume = held.enter_context(closing(Volume(settings.output_dir, settings.read_timeout)))
+                longest_call = settings.connect_timeout + settings.read_timeout
+                volume = held.enter_context(closing(Volume(settings.output_dir, longest_call)))
                 summary.unresolved_before = _warn_of_unresolved(settings.output_dir)
                 lost, seconds_at_work = volume.clean_up()
                 summary.lost += lost

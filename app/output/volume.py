@@ -31,7 +31,7 @@ class Volume:
     """The directory, held by this run."""
 
     def __init__(self, directory: Path, longest_call: float) -> None:
-        """Takes the lock. `longest_call` is for how many seconds a call may last (READ_TIMEOUT).
+        """Takes the lock. `longest_call` is for how many seconds a call may last, from its connection on.
 
         Raises:
             OutputFailed: the directory cannot be used, or would be deleted with its container.

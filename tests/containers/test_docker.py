@@ -152,7 +152,8 @@ def test_a_killed_container_is_recovered_by_the_next_one(
 ) -> None:
     proctor.scenario.faults = ["ok", "hold"]
     volume = ["-v", f"{output}:/output", "-e", "OUTPUT_DIR=/output"]
-    job = [*HARDENED, *env_file, *secrets, *volume, "-e", "READ_TIMEOUT=20", IMAGE]  # the next one waits as long
+    timeouts = ["-e", "READ_TIMEOUT=20", "-e", "CONNECT_TIMEOUT=2"]  # the next one waits as long as both
+    job = [*HARDENED, *env_file, *secrets, *volume, *timeouts, IMAGE]
     container = engine.start(*job)
     assert proctor.held.wait(60)
     engine.docker("kill", container)

@@ -248,7 +248,7 @@ def test_a_standby_container_that_is_killed_in_the_middle_of_a_run_is_recovered(
     stack: Stack, proctor: EmbeddedProctor
 ) -> None:
     proctor.scenario.faults = ["ok", "hold"]
-    stack.up(SCHEDULE=SOON, READ_TIMEOUT="20")
+    stack.up(SCHEDULE=SOON, READ_TIMEOUT="20", CONNECT_TIMEOUT="2")
     assert proctor.held.wait(60)
     stack.compose("kill", "standby")
     assert "exit code: 137" in stack.log("ofelia", FINISHED)

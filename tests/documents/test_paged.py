@@ -64,7 +64,8 @@ def test_a_run_that_stopped_early_is_run_again_and_its_exams_are_recovered(
     simulate: Simulate, run: Run, output: Path, database: Database, shell: Shell, type_block: Type
 ) -> None:
     simulator = simulate(exams=350, faults=["ok", "reset-after", "cut-body"])
-    settings = {"OUTPUT_DIR": str(output), "READ_TIMEOUT": "5"}  # so long does the second run wait
+    # The second run waits as long as both.
+    settings = {"OUTPUT_DIR": str(output), "READ_TIMEOUT": "5", "CONNECT_TIMEOUT": "1"}
     stopped = run(simulator, **settings, MAX_LOST_RESPONSES="1")
     assert (stopped.code, "more than MAX_LOST_RESPONSES" in stopped.message) == (65, True)
     assert any("Reason: " in event["message"] for event in stopped.events("response_lost"))
@@ -79,7 +80,7 @@ def test_rows_of_a_full_disk_are_recovered_from_the_log(
     simulate: Simulate, jobs: Jobs, run: Run, output: Path, database: Database, shell: Shell, type_block: Type
 ) -> None:
     simulator = simulate(exams=350, faults=["reset-after"])
-    settings = {"OUTPUT_DIR": str(output), "READ_TIMEOUT": "5"}
+    settings = {"OUTPUT_DIR": str(output), "READ_TIMEOUT": "5", "CONNECT_TIMEOUT": "1"}
     full = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (15_000, 15_000))}
     failed = jobs.run({**simulator.settings(), **QUICK, **settings, "LOG_FORMAT": "text"}, **full)
     assert (failed.code, b"UNWRITTEN ROW" in failed.stderr) == (74, True)

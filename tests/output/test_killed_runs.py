@@ -20,7 +20,8 @@ def test_a_run_that_was_killed_in_a_call_is_cleaned_up_by_the_next_one(
     simulate: Simulate, jobs: Jobs, run: Run, volume: Path
 ) -> None:
     simulator = simulate(faults=["ok", "hold"])
-    killed = jobs.start({**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), "READ_TIMEOUT": "6"})
+    settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), "READ_TIMEOUT": "6"}
+    killed = jobs.start({**settings, "CONNECT_TIMEOUT": "1"})
     assert simulator.held.wait(PATIENCE)
     partial = only(volume, ".partial")
     killed.kill()
@@ -51,7 +52,8 @@ def test_the_window_of_a_killed_run_holds_the_responses_that_it_had_lost(
     simulate: Simulate, jobs: Jobs, run: Run, volume: Path
 ) -> None:
     simulator = simulate(exams=450, faults=["ok", "cut-body", "ok", "hold"])
-    settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), "READ_TIMEOUT": "6", "TZ": "Asia/Kolkata"}
+    settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), "TZ": "Asia/Kolkata"}
+    settings |= {"READ_TIMEOUT": "6", "CONNECT_TIMEOUT": "1"}
     killed = jobs.start(settings)
     assert simulator.held.wait(PATIENCE)
     killed.kill()
@@ -137,7 +139,7 @@ def test_a_run_that_was_killed_in_the_ping_of_its_end_gets_its_final_name_and_a_
     simulate: Simulate, jobs: Jobs, run: Run, volume: Path, faults: list[str], code: int
 ) -> None:
     simulator = simulate(faults=faults)
-    settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), "READ_TIMEOUT": "2"}
+    settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), "READ_TIMEOUT": "2", "CONNECT_TIMEOUT": "1"}
     with monitoring() as monitor:
         monitor.holds_end = True
         killed = jobs.start({**settings, "HEARTBEAT_URL": monitor.url})
@@ -222,7 +224,7 @@ def test_the_loss_of_a_killed_run_is_reported_even_if_the_next_run_is_killed_whi
     simulate: Simulate, jobs: Jobs, run: Run, volume: Path
 ) -> None:
     simulator = simulate(faults=["ok", "hold"])
-    settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), "READ_TIMEOUT": "3"}
+    settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), "READ_TIMEOUT": "3", "CONNECT_TIMEOUT": "1"}
     killed = jobs.start(settings)
     assert simulator.held.wait(PATIENCE)
     killed.kill()

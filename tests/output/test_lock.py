@@ -113,7 +113,7 @@ def test_the_call_of_a_killed_run_is_let_end_before_the_next_one_begins(
     monkeypatch.setattr("app.simulator.server.time", SimpleNamespace(sleep=work))
     simulator = simulate(latency=1)  # Proctor has chosen the exams, and changes them when it may go on
     settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume)}
-    killed = jobs.start({**settings, "READ_TIMEOUT": "15"})
+    killed = jobs.start({**settings, "READ_TIMEOUT": "14", "CONNECT_TIMEOUT": "1"})
     assert at_work.wait(PATIENCE)
     killed.kill()
     jobs.finish(killed)
@@ -165,6 +165,19 @@ def test_the_read_timeout_of_the_killed_run_counts(
     assert longest - PATIENCE < wait <= longest
     (window,) = json.loads((volume / f"{stem}.json").read_bytes())["lost"]
     assert instant(window["end"]) - record.since.wall >= timedelta(seconds=longest)
+
+
+def test_the_time_to_connect_counts(simulate: Simulate, jobs: Jobs, volume: Path) -> None:
+    simulator = simulate(faults=["hold"])
+    settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), "READ_TIMEOUT": "1"}
+    killed = jobs.start({**settings, "CONNECT_TIMEOUT": "3600"})
+    assert simulator.held.wait(PATIENCE)
+    killed.kill()
+    jobs.finish(killed)
+    assert interrupted_wait(simulator, jobs, volume, signal.SIGTERM) > 3600 - PATIENCE
+    for summary in volume.glob("*.json"):
+        (window,) = json.loads(summary.read_bytes())["lost"]
+        assert instant(window["end"]) >= instant(window["start"]) + HOUR
 
 
 def test_the_wait_after_a_loss_in_an_ended_run_is_left_to_the_next_one(

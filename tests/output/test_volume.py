@@ -316,7 +316,8 @@ def test_a_run_whose_record_cannot_be_updated_after_a_call_has_all_rows(
         f"def has_rows():\n    return any(os.path.getsize(p) > 100 for p in glob.glob('{volume}/*.partial'))\n"
     )
     simulator = simulate()
-    settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume)}
+    short = {"READ_TIMEOUT": "1", "CONNECT_TIMEOUT": "1"}  # the next run waits as long
+    settings = {**simulator.settings(), **QUICK, **short, "OUTPUT_DIR": str(volume)}
     result = jobs.run(settings | sabotaged(tmp_path, code + writing_records_by(write)))
     assert (result.code, len(simulator.record)) == (74, 1)
     assert run(simulator, OUTPUT_DIR=str(volume)).code == 0

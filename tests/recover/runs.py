@@ -36,7 +36,8 @@ def fill(
 
 def kill_in_a_call(simulator: EmbeddedProctor, jobs: Jobs, volume: Path) -> None:
     """Kill a run while its call is held, and let the call end."""
-    killed = jobs.start({**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), "READ_TIMEOUT": "6"})
+    timeouts = {"READ_TIMEOUT": "6", "CONNECT_TIMEOUT": "1"}
+    killed = jobs.start({**simulator.settings(), **QUICK, **timeouts, "OUTPUT_DIR": str(volume)})
     assert simulator.held.wait(PATIENCE)
     killed.kill()
     jobs.finish(killed)

@@ -62,7 +62,7 @@ def test_the_exams_of_a_killed_run_are_found_once_and_its_window_is_resolved_in_
     simulator = simulate(exams=250, faults=["ok", "hold"])
     kill_in_a_call(simulator, jobs, volume)
     assert b"killed" in shell(f"python -m app recover {volume}").stderr
-    assert run(simulator, OUTPUT_DIR=str(volume), READ_TIMEOUT="3").code == 65
+    assert run(simulator, OUTPUT_DIR=str(volume), READ_TIMEOUT="3", CONNECT_TIMEOUT="1").code == 65
     fill(database, [simulator])
     shell(QUERY.format(volume=volume, zone="UTC"))
     assert len(recovered(shell(RECOVER.format(volume=volume)), volume)) == 100
@@ -292,7 +292,7 @@ def test_a_recovery_that_is_killed_at_any_step_leaves_either_state(
 ) -> None:
     simulator = simulate(exams=250, faults=["ok", "hold"])
     kill_in_a_call(simulator, jobs, volume)
-    run(simulator, OUTPUT_DIR=str(volume), READ_TIMEOUT="3")
+    run(simulator, OUTPUT_DIR=str(volume), READ_TIMEOUT="3", CONNECT_TIMEOUT="1")
     fill(database, [simulator])
     shell(QUERY.format(volume=volume, zone="UTC"))
     shell("mysql -N exam < query.sql > found.tsv")

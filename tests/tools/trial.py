@@ -60,6 +60,7 @@ class Trial:
             "MAX_ATTEMPTS": "8",
             "MAX_LOST_RESPONSES": "100",
             "READ_TIMEOUT": str(READ_TIMEOUT),
+            "CONNECT_TIMEOUT": "1",  # the run after a killed one waits as long as both
             "LOG_FORMAT": "json",
             "LOG_LEVEL": chance.choice(("DEBUG", "INFO")),
         }
