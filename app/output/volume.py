@@ -82,6 +82,7 @@ class VolumeReport(CsvReport):
         self._file = file
         self._lock = lock
         self._record = record
+        self._before_call = record
         self._has_summary = False
 
     def open(self) -> None:
@@ -95,13 +96,14 @@ class VolumeReport(CsvReport):
             raise
 
     def call_begins(self, began: Moment) -> None:
+        self._before_call = self._record
         since = self._record.since if self._record.unreported else began
         # The former record would say that no call was under way.
         with _reporting(self._csv.parent, "No further call is made."):
             self._keep(self._record._replace(since=since, unreported=True, last_call=began))
 
     def nothing_changed(self) -> None:
-        self._all_reported()
+        self._all_reported(at_work_since=self._before_call.last_call)
 
     def response_lost(self, at_work: bool) -> None:
         # From now on `since` stays: the window of a killed run has every response in it that was lost. And the next run
@@ -114,12 +116,15 @@ class VolumeReport(CsvReport):
         super().write(exams)
         self._all_reported()
 
-    def _all_reported(self) -> None:
-        """The last call has ended, and its exams are in the CSV; those of a lost response are not."""
+    def _all_reported(self, at_work_since: Moment | None = None) -> None:
+        """The last call has ended, and its exams are in the CSV; those of a lost response are not.
+
+        `at_work_since` is for a lost call before it that Proctor may still be at work on.
+        """
         if not self._record.last_lost:
             self._record = self._record._replace(since=Moment.now(), unreported=False)
         with suppress(OSError):  # the former record only makes a window wider
-            self._keep(self._record._replace(last_call=None))
+            self._keep(self._record._replace(last_call=at_work_since))
 
     def _keep(self, record: Record) -> None:
         self._record = record

@@ -190,6 +190,16 @@ def test_the_wait_after_a_loss_in_an_ended_run_is_left_to_the_next_one(
     assert interrupted_wait(simulator, jobs, volume, signal.SIGTERM) > 3600 - PATIENCE
 
 
+def test_a_lost_call_is_waited_for_also_where_its_retry_was_rejected(
+    simulate: Simulate, jobs: Jobs, volume: Path
+) -> None:
+    simulator = simulate(faults=["cut-body", "503", "503"])
+    settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), "MAX_ATTEMPTS": "3"}
+    ended = jobs.run({**settings, "READ_TIMEOUT": "3600"})
+    assert (ended.code, len(simulator.record)) == (65, 3)
+    assert interrupted_wait(simulator, jobs, volume, signal.SIGTERM) > 3600 - PATIENCE
+
+
 def test_after_a_call_that_took_too_long_the_next_run_waits_for_as_long_again(volume: Path) -> None:
     with closing(Volume(volume, 3600)) as held:
         report = held.report("SBAC_PT", Stop())
