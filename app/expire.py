@@ -198,9 +198,10 @@ class _RecentExams:
     """The exams reported last: no exam gets a second row, even if Proctor reports it again."""
 
     def __init__(self) -> None:
-        # The status of each exam by its id, in two generations: the older one is forgotten as a whole.
-        self._newer: dict[str, str] = {}
-        self._older: dict[str, str] = {}
+        # Each exam by its id, in two generations: the older one is forgotten as a whole. By all that distinguishes it
+        # where it has no id, or one that another exam has, too.
+        self._newer: dict[str | tuple[str, ...], Exam] = {}
+        self._older: dict[str | tuple[str, ...], Exam] = {}
 
     def rows_of(self, batch: Batch) -> tuple[list[Exam], bool, frozenset[str]]:
         """The exams of a batch that get a row, whether any of them is new, and what is unexpected about the others.
@@ -213,15 +214,20 @@ class _RecentExams:
         anomalies: set[str] = set()
         newer, older = self._newer, self._older
         for exam in batch.exams:
-            key = exam.examId or "\n".join(exam)
-            status = newer.get(key, older.get(key))
-            if status is None:
-                newer[key] = exam.updatedExamStatus
+            key: str | tuple[str, ...] = exam.examId or exam
+            known = newer.get(key) or older.get(key)
+            if known and known[:4] != exam[:4]:
+                anomalies.add(f"exam {exam.examId[:50]!r} again, of another student or assessment")
+                newer[key] = known  # the id is remembered as long as the other exams that have it
+                key = exam[:4]
+                known = newer.get(key) or older.get(key)
+            if not known:
+                newer[key] = exam
                 rows.append(exam)
                 new = True
             elif not exam.examId:
                 rows.append(exam)
-            elif status != exam.updatedExamStatus:
+            elif known.updatedExamStatus != exam.updatedExamStatus:
                 later = exam.updatedExamStatus[:50]
                 anomalies.add(f"exam {exam.examId[:50]!r} again, with the status {later!r} (its first row stays)")
         if len(newer) >= _EXAMS_REMEMBERED:
@@ -236,5 +242,5 @@ def _log_once(anomalies: frozenset[str], logged: set[str]) -> None:
             log_event(
                 logging.WARNING,
                 "unexpected_response",
-                f"Proctor sent {anomaly}. The rows are in the CSV; this is logged once.",
+                f"Proctor sent {anomaly}. Each exam has its row in the CSV; this is logged once.",
             )

@@ -1,6 +1,6 @@
 """The loop: when a run goes on, when it ends and how, and that each exam gets exactly one row."""
 
-from itertools import chain, repeat
+from itertools import chain, cycle, repeat
 from typing import Any
 
 import pytest
@@ -53,6 +53,36 @@ def test_an_exam_that_is_reported_again_with_another_status_is_logged_and_gets_n
     assert [(row["examId"], row["updatedExamStatus"]) for row in result.rows] == [("exam", "expired")]
     (warning,) = result.events("unexpected_response")
     assert "exam 'exam' again, with the status 'completed'" in warning["message"]
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("other", [{"studentId": 8}, {"assessmentId": "other"}, {"assessmentKey": "other"}])
+def test_exams_with_the_same_id_that_are_different_get_a_row_each_and_are_logged_once(
+    simulate: Simulate, run: Run, other: dict[str, Any], apart: bool
+) -> None:
+    second, third = exam("exam", **other), exam("exam", studentId=9)
+    responses = [batch(EXAM, more=True), batch(second, third)] if apart else [batch(EXAM, second, third)]
+    with serving(responding(in_turn(*responses))) as server:
+        result = run(simulate(), PROCTOR_URL=server.url)
+    assert (result.code, result.exam_ids) == (0, ["exam"] * 3)
+    assert [row["studentId"] for row in result.rows][-1] == "9"
+    (warning,) = result.events("unexpected_response")
+    assert "exam 'exam' again, of another student or assessment. Each exam has its row" in warning["message"]
+
+
+@pytest.mark.parametrize("size", [1, 3_000])
+def test_a_proctor_that_repeats_exams_with_the_same_id_for_ever_makes_no_progress(
+    simulate: Simulate, run: Run, size: int
+) -> None:
+    first, second = (
+        batch(*(exam("exam", studentId=number) for number in range(begin, begin + size)), more=True)
+        for begin in (0, size)
+    )
+    turns = cycle((first, second, second, first))
+    with serving(responding(lambda _: next(turns))) as server:
+        result = run(simulate(), PROCTOR_URL=server.url)
+    assert (result.code, result.summary["outcome"], len(server.requests)) == (0, "no_progress", 3)
+    assert sorted(int(row["studentId"]) for row in result.rows) == list(range(2 * size))
 
 
 @pytest.mark.parametrize("missing", [None, ""])
