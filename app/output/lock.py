@@ -5,6 +5,7 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from app.exceptions import Busy
 from app.output.files import opener
@@ -61,10 +62,17 @@ def busy(directory: Path) -> Busy:
 def is_locked(path: Path) -> bool:
     """Whether a run that is under way holds a file."""
     try:
-        with path.open("rb") as file:
+        with _open_to_probe(path) as file:
             return not try_lock(file.fileno())
     except OSError:
         return False
+
+
+def _open_to_probe(path: Path) -> BinaryIO:
+    try:
+        return path.open("r+b")  # over NFS, a file that is open for reading alone cannot be locked
+    except OSError:
+        return path.open("rb")
 
 
 if sys.platform == "win32":

@@ -1,7 +1,9 @@
 """One run at a time on a volume; and the record there of what a kill would hide, whatever becomes of it."""
 
 import json
+import shutil
 import signal
+import sys
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +18,7 @@ from app.output.record import Record
 from app.output.volume import Volume
 from app.signals import Stop
 from app.simulator import Simulator
-from tests.output.volumes import PLAIN, ROW, instant, leave, only
+from tests.output.volumes import PLAIN, ROW, instant, launcher, leave, only, sabotaged
 from tests.promise import holds
 from tests.support import HEADER_LINE, PATIENCE, QUICK, Jobs, Run, Simulate, expired, files_in, ids, ids_in
 
@@ -339,3 +341,40 @@ def test_history_distinguishes_a_run_under_way_from_a_killed_one(
     assert (under_way.code, killed.code) == (0, 1)
     assert f"{name} belongs to a run that is under way." in under_way.stdout.decode()
     assert f"{name} belongs to a run that was killed, or could not write its summary." in killed.stdout.decode()
+
+
+NFS = (
+    "import fcntl\nreal = fcntl.flock\n"
+    "def flock(descriptor, operation):\n"
+    "    if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:\n"
+    "        raise OSError(errno.EBADF, os.strerror(errno.EBADF))\n"
+    "    real(descriptor, operation)\n"
+    "fcntl.flock = flock\n"
+)
+
+
+def test_history_distinguishes_them_also_where_only_what_is_open_for_writing_can_be_locked(
+    simulate: Simulate, jobs: Jobs, volume: Path, tmp_path: Path
+) -> None:
+    simulator = simulate(faults=["hold"])
+    process = jobs.start({**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume)})
+    assert simulator.held.wait(PATIENCE)
+    under_way = jobs.run(sabotaged(tmp_path, NFS), "history", str(volume))
+    process.kill()
+    jobs.finish(process)
+    killed = jobs.run(sabotaged(tmp_path, NFS), "history", str(volume))
+    assert b"belongs to a run that is under way." in under_way.stdout
+    assert b"belongs to a run that was killed" in killed.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("setpriv"), reason="needs setpriv")
+def test_history_distinguishes_them_also_for_a_user_who_may_only_read(
+    simulate: Simulate, jobs: Jobs, volume: Path
+) -> None:
+    simulator = simulate(faults=["hold"])
+    process = jobs.start({**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume)})
+    assert simulator.held.wait(PATIENCE)
+    only(volume, ".partial").chmod(0o444)
+    shell = launcher(jobs.directory, 'exec setpriv --bounding-set=-dac_override "$@"')
+    assert b"belongs to a run that is under way." in jobs.run({}, "history", str(volume), executable=shell).stdout
+    process.kill()
