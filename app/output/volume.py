@@ -152,12 +152,19 @@ class VolumeReport(CsvReport):
     def publish(self) -> None:
         if self._record.last_lost and not self._has_summary:
             return  # the next run finds the `.partial`, and reports what this one cannot
-        with suppress(OSError):
-            self._file.close()  # Windows renames no open file
+        if sys.platform == "win32":  # it renames no open file
+            self._give_up_lock()
         consequence = f"The CSV is complete, but could not be renamed to {self._csv.name}: the next run does that."
-        with _reporting(self._csv.parent, consequence):
-            partial_of(self._csv).rename(self._csv)
-            sync_directory(self._csv.parent)
+        try:
+            with _reporting(self._csv.parent, consequence):
+                partial_of(self._csv).rename(self._csv)
+                sync_directory(self._csv.parent)
+        finally:
+            self._give_up_lock()  # not earlier: a `.partial` without it looks like a killed run's
+
+    def _give_up_lock(self) -> None:
+        with suppress(OSError):
+            self._file.close()
 
 
 def verify_writable(directory: Path) -> None:

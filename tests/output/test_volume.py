@@ -290,6 +290,27 @@ def test_a_final_name_that_cannot_be_given_is_left_to_the_next_run(
     assert next_run.summary["lost"] == result.summary["lost"]
 
 
+HISTORY_AT_RENAME = (
+    "import subprocess, sys\nreal = os.rename\n"
+    "def rename(old, new):\n"
+    "    if str(new).endswith('.csv'):\n"
+    "        history = [sys.executable, '-m', 'app', 'history', os.path.dirname(new)]\n"
+    "        open('history', 'wb').write(subprocess.run(history, capture_output=True).stdout)\n"
+    "    real(old, new)\n"
+    "os.rename = rename\n"
+)
+
+
+def test_a_run_is_under_way_until_its_csv_has_its_final_name(
+    simulate: Simulate, jobs: Jobs, volume: Path, tmp_path: Path
+) -> None:
+    settings = {**simulate().settings(), **QUICK, "OUTPUT_DIR": str(volume)}
+    assert jobs.run(settings | sabotaged(tmp_path, HISTORY_AT_RENAME)).code == 0
+    history = (jobs.directory / "history").read_bytes()
+    assert b"belongs to a run that is under way." in history
+    assert b"killed" not in history
+
+
 @pytest.mark.parametrize("fail", ["refuse()", "real.write(self, data[:5])"])
 def test_no_call_is_made_that_is_not_on_record(
     simulate: Simulate, jobs: Jobs, run: Run, volume: Path, tmp_path: Path, fail: str
