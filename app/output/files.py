@@ -1,5 +1,6 @@
 """The files of a volume: their names, and how one is made for its owner alone, durable, and complete or not at all."""
 
+import errno
 import json
 import os
 import re
@@ -132,5 +133,8 @@ def sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # that is how a file system says that it has no such thing
+            raise
     finally:
         os.close(descriptor)

@@ -177,6 +177,7 @@ def verify_writable(directory: Path) -> None:
         with TemporaryFile(dir=directory) as file:
             file.write(b"x")
             file.flush()
+        sync_directory(directory)
     except OSError as error:
         if error.filename != str(lock):
             error.filename = None  # the name of that file means nothing to the operator

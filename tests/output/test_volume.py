@@ -367,6 +367,29 @@ def test_writes_that_are_short_are_continued(simulate: Simulate, jobs: Jobs, vol
     assert ids_in(volume) == sorted(expired(simulator))
 
 
+def directories_that_fail_with(error: str) -> str:
+    """The code that lets no directory be forced to disk."""
+    return (
+        "import stat\nreal = os.fsync\n"
+        "def fsync(descriptor):\n"
+        "    if stat.S_ISDIR(os.fstat(descriptor).st_mode):\n"
+        f"        raise OSError(errno.{error}, os.strerror(errno.{error}))\n"
+        "    real(descriptor)\n"
+        "os.fsync = fsync\n"
+    )
+
+
+@pytest.mark.parametrize(("error", "code"), [("EINVAL", 0), ("EIO", 74)])
+def test_check_and_a_run_agree_on_a_directory_that_cannot_be_forced_to_disk(
+    simulate: Simulate, jobs: Jobs, volume: Path, tmp_path: Path, error: str, code: int
+) -> None:
+    simulator = simulate()
+    settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume)}
+    settings |= sabotaged(tmp_path, directories_that_fail_with(error))
+    assert jobs.run(settings, "check").code == jobs.run(settings).code == code
+    assert ids_in(volume) == sorted(expired(simulator))
+
+
 @pytest.mark.skipif(os.name != "posix", reason="Windows cannot force a directory to disk")
 def test_what_is_written_is_forced_to_disk_before_the_run_goes_on(
     monkeypatch: pytest.MonkeyPatch, volume: Path
