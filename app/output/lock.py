@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -14,6 +15,8 @@ from app.output.record import Record
 LOCK = ".lock"
 
 _LONGEST_RECORD = 4096  # bytes
+_PROBED_WITHIN = 0.2  # seconds
+_PAUSE = 0.01  # seconds
 # On Windows, locked bytes cannot be read, so the locked byte lies far beyond any content.
 _LOCKED_BYTE = 1 << 40
 
@@ -63,9 +66,19 @@ def is_locked(path: Path) -> bool:
     """Whether a run that is under way holds a file."""
     try:
         with _open_to_probe(path) as file:
-            return not try_lock(file.fileno())
+            return not lock_within(_PROBED_WITHIN, file.fileno())
     except OSError:
         return False
+
+
+def lock_within(seconds: float, descriptor: int) -> bool:
+    """As `try_lock`, again and again for so long: whoever only wants to see whether a file is locked locks it, too."""
+    deadline = time.monotonic() + seconds
+    while not try_lock(descriptor):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_PAUSE)
+    return True
 
 
 def _open_to_probe(path: Path) -> BinaryIO:

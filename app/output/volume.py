@@ -19,11 +19,12 @@ from app.model import Exam, Moment
 from app.output.csv_report import CsvReport
 from app.output.files import csv_of_new_run, opener, partial_of, summary_of, sync_directory, write_json
 from app.output.killed_runs import EarlierRuns, clean_up
-from app.output.lock import LOCK, Lock, try_lock
+from app.output.lock import LOCK, Lock, lock_within
 from app.output.mounts import refuse_ephemeral
 from app.output.record import Record
 from app.signals import Stop
 
+_LOCKED_WITHIN = 5.0  # seconds
 _NOTHING_EXPIRED = "Nothing was expired."
 
 
@@ -64,7 +65,9 @@ class Volume:
         with _reporting(self._directory, _NOTHING_EXPIRED):
             self._lock.write(record)  # before there is a CSV: without one it would look as if a call was under way
             file = FileIO(partial_of(csv), "x", opener=opener)
-            try_lock(file.fileno())  # distinguishes it from a killed run's, even if the lock file was removed
+            lock_within(
+                _LOCKED_WITHIN, file.fileno()
+            )  # distinguishes it from a killed run's, even if the lock file was removed
             sync_directory(self._directory)
         return VolumeReport(csv, file, self._lock, record, stop)
 

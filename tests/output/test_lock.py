@@ -378,3 +378,29 @@ def test_history_distinguishes_them_also_for_a_user_who_may_only_read(
     shell = launcher(jobs.directory, 'exec setpriv --bounding-set=-dac_override "$@"')
     assert b"belongs to a run that is under way." in jobs.run({}, "history", str(volume), executable=shell).stdout
     process.kill()
+
+
+PROBES = (
+    "import fcntl\nreal, probes = fcntl.flock, [1, 2, 3]\n"
+    "def flock(descriptor, operation):\n"
+    "    name = os.readlink(f'/proc/self/fd/{descriptor}')\n"
+    "    if name.endswith('.partial') and probes and probes.pop():\n"
+    "        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))\n"
+    "    real(descriptor, operation)\n"
+    "fcntl.flock = flock\n"
+)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_somebody_who_looks_whether_a_file_is_locked_does_not_disturb_a_run_or_its_clean_up(
+    simulate: Simulate, jobs: Jobs, volume: Path, tmp_path: Path
+) -> None:
+    simulator = simulate(faults=["hold"])
+    settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume)} | sabotaged(tmp_path, PROBES)
+    process = jobs.start({**settings, "READ_TIMEOUT": "2", "CONNECT_TIMEOUT": "1"})
+    assert simulator.held.wait(PATIENCE)
+    assert b"belongs to a run that is under way." in jobs.run({}, "history", str(volume)).stdout
+    process.kill()
+    jobs.finish(process)
+    simulator.release.set()
+    assert jobs.run(settings).code == 65
