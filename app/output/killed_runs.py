@@ -53,6 +53,7 @@ def clean_up(directory: Path, record: Record | None, longest_call: float) -> Ear
     """
     now = Moment.now()
     windows: list[Window] = []
+    at_work = _seconds_at_work(record, now)
     for draft in directory.glob(f"expired_exams_*.json{DRAFT}"):
         draft.unlink()
     for partial, name in partials_in(directory).items():
@@ -61,19 +62,21 @@ def clean_up(directory: Path, record: Record | None, longest_call: float) -> Ear
             raise busy(directory)
         if csv.exists():
             raise FileExistsError(0, f"it holds both {csv.name} and {partial.name}; move one of them away")
-        windows += _clean_up_csv(csv, name, record, longest_call, now)
+        own = record if record and record.csv == csv.name else None
+        if not own and _lost_in(summary_of(csv)) is None:
+            at_work = max(at_work, longest_call)  # it may have been killed just now, in a call
+        windows += _clean_up_csv(csv, name, own, longest_call, now)
     sync_directory(directory)
     periods = {window.period for window in windows}
     earlier = unreported_windows(past_runs(directory)[0])  # of runs whose next one was killed, too, or could not begin
     windows += [window for window in earlier if window.period not in periods]
-    return EarlierRuns(windows, _seconds_at_work(record, now))
+    return EarlierRuns(windows, at_work)
 
 
-def _clean_up_csv(csv: Path, name: RunName, record: Record | None, longest_call: float, now: Moment) -> list[Window]:
+def _clean_up_csv(csv: Path, name: RunName, own: Record | None, longest_call: float, now: Moment) -> list[Window]:
     length, exams = _complete_rows(partial_of(csv))
     lost = _lost_in(summary_of(csv))
     if lost is None:
-        own = record if record and record.csv == csv.name else None
         _report_killed(csv, name, exams, _window(own, name, longest_call, now))
         lost = _lost_in(summary_of(csv)) or []  # in milliseconds, as all runs compare them
     elif lost:

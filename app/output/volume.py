@@ -41,6 +41,7 @@ class Volume:
         refuse_ephemeral(directory)
         self._directory = directory
         self._longest_call = longest_call
+        self._seconds_at_work = 0.0
         with _reporting(directory, _NOTHING_EXPIRED):
             self._lock = Lock(directory)
             self._record = self._lock.read()
@@ -53,14 +54,19 @@ class Volume:
             Busy: a run is under way, though the lock was free.
         """
         with _reporting(self._directory, _NOTHING_EXPIRED):
-            return clean_up(self._directory, self._record, self._longest_call)
+            earlier = clean_up(self._directory, self._record, self._longest_call)
+        self._seconds_at_work = earlier.seconds_at_work
+        return earlier
 
     def report(self, client_name: str, stop: Stop) -> "VolumeReport":
         """A CSV for a new run, still without its header; raises OutputFailed where it cannot be made."""
         csv = csv_of_new_run(self._directory, client_name)
         at_work, longest_call = None, self._longest_call
-        if self._record and self._record.last_call:  # if this run is killed while it waits, the next one waits
+        # If this run is killed while it waits, the next one waits.
+        if self._record and self._record.last_call:
             at_work, longest_call = self._record.last_call, max(longest_call, self._record.longest_call)
+        elif self._seconds_at_work:
+            at_work = Moment.now()
         record = Record(csv.name, Moment.now(), False, at_work, longest_call)
         with _reporting(self._directory, _NOTHING_EXPIRED):
             self._lock.write(record)  # before there is a CSV: without one it would look as if a call was under way

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from app.output.summary import Summary
-from tests.output.volumes import PLAIN, QUOTED, instant, leave, monitoring, nothing_is_expired, only
+from tests.output.volumes import PLAIN, QUOTED, clean_up, instant, leave, monitoring, nothing_is_expired, only
 from tests.promise import holds
 from tests.support import HEADER_LINE, PATIENCE, QUICK, Jobs, Run, Simulate, expired, files_in, ids, ids_in, rows_of
 
+SHORT = {"READ_TIMEOUT": "1", "CONNECT_TIMEOUT": "1"}  # so long does a run wait for the call of a killed one
 FAR_OFF = b'{"lost": [{"start": "0001-01-01T00:00:00+10:00", "end": "2026-04-01T02:00:00Z", "reason": "?"}]}'
 
 
@@ -66,12 +67,12 @@ def test_the_window_of_a_killed_run_holds_the_responses_that_it_had_lost(
     assert holds(window, held["changed"])
 
 
-def test_files_that_no_run_has_left_stay_as_they_are(simulate: Simulate, run: Run, volume: Path) -> None:
+def test_files_that_no_run_has_left_stay_as_they_are(simulate: Simulate, jobs: Jobs, volume: Path) -> None:
     others = {f"expired_exams_{name}.csv.partial": b"?" for name in ("", "0", "SBAC_PT_20260231T000000Z", "zzz")}
     for name, text in others.items():
         (volume / name).write_bytes(text)
     stem = leave(volume, 0, HEADER_LINE + PLAIN)
-    assert run(simulate(exams=0), OUTPUT_DIR=str(volume)).code == 65
+    assert clean_up(simulate(), jobs, volume).code == 65
     assert others.items() <= files_in(volume).items()
     assert (volume / f"{stem}.csv").exists()
 
@@ -81,7 +82,7 @@ def test_what_killed_runs_lost_leaves_the_next_one_its_own_max_lost_responses(
 ) -> None:
     for number in range(3):
         leave(volume, number, HEADER_LINE)
-    result = run(simulate(faults=["500-after"]), OUTPUT_DIR=str(volume), MAX_LOST_RESPONSES="1")
+    result = run(simulate(faults=["500-after"]), OUTPUT_DIR=str(volume), MAX_LOST_RESPONSES="1", **SHORT)
     assert (result.code, result.summary["outcome"]) == (65, "drained")
     assert len(result.summary["lost"]) == 4
 
@@ -97,10 +98,10 @@ def test_what_killed_runs_lost_leaves_the_next_one_its_own_max_lost_responses(
     ],
 )
 def test_of_a_row_that_was_truncated_at_any_byte_nothing_stays(
-    simulate: Simulate, run: Run, volume: Path, complete: bytes, last: bytes
+    simulate: Simulate, jobs: Jobs, volume: Path, complete: bytes, last: bytes
 ) -> None:
     stems = [leave(volume, end, complete + last[:end]) for end in range(len(last))]
-    result = run(simulate(exams=0), OUTPUT_DIR=str(volume))
+    result = clean_up(simulate(), jobs, volume)
     assert result.code == 65
     assert [event["message"] for event in result.events("truncated_row")] == [
         f"TRUNCATED ROW {last[:end]!r} removed from the end of {stem}.csv.partial."
@@ -126,10 +127,10 @@ def test_of_a_row_that_was_truncated_at_any_byte_nothing_stays(
     ],
 )
 def test_a_complete_row_of_a_killed_run_stays_whatever_is_in_it(
-    simulate: Simulate, run: Run, volume: Path, row: bytes
+    simulate: Simulate, jobs: Jobs, volume: Path, row: bytes
 ) -> None:
     stem = leave(volume, 0, HEADER_LINE + row)
-    result = run(simulate(exams=0), OUTPUT_DIR=str(volume))
+    result = clean_up(simulate(), jobs, volume)
     assert (result.code, result.events("truncated_row")) == (65, [])
     assert (volume / f"{stem}.csv").read_bytes() == HEADER_LINE + row
 
@@ -175,11 +176,11 @@ def test_a_window_that_was_resolved_before_the_next_run_is_not_reported_again(
 
 @pytest.mark.parametrize("summary", [b"", b"[]", b"{}", b'{"lost": [{"start": "soon"}]}', FAR_OFF, b"[" * 100_000])
 def test_a_summary_that_cannot_be_read_is_written_anew(
-    simulate: Simulate, run: Run, volume: Path, summary: bytes
+    simulate: Simulate, jobs: Jobs, volume: Path, summary: bytes
 ) -> None:
     stem = leave(volume, 0, HEADER_LINE + PLAIN)
     (volume / f"{stem}.json").write_bytes(summary)
-    result = run(simulate(exams=0), OUTPUT_DIR=str(volume))
+    result = clean_up(simulate(), jobs, volume)
     assert result.code == 65
     assert json.loads((volume / f"{stem}.json").read_bytes())["lost"] == result.summary["lost"] != []
 
@@ -190,11 +191,11 @@ def test_a_named_pipe_on_the_volume_is_left_alone(simulate: Simulate, run: Run, 
     assert run(simulate(exams=0), OUTPUT_DIR=str(volume)).code == 0
 
 
-def test_the_draft_of_a_summary_is_replaced(simulate: Simulate, run: Run, volume: Path) -> None:
+def test_the_draft_of_a_summary_is_replaced(simulate: Simulate, jobs: Jobs, volume: Path) -> None:
     stem = leave(volume, 0, HEADER_LINE + PLAIN)
     for name in (stem, stem.replace("2026", "2025")):
         (volume / f"{name}.json.tmp").write_bytes(b'{"vers')
-    assert run(simulate(exams=0), OUTPUT_DIR=str(volume)).code == 65
+    assert clean_up(simulate(), jobs, volume).code == 65
     assert json.loads((volume / f"{stem}.json").read_bytes())["outcome"] == "killed"
     assert not list(volume.glob("*.tmp"))
 
@@ -305,15 +306,15 @@ def test_where_both_names_of_a_csv_are_taken_a_person_has_to_choose(simulate: Si
 
 
 def test_a_run_whose_record_is_gone_may_have_lost_all_since_it_began(
-    simulate: Simulate, run: Run, volume: Path
+    simulate: Simulate, jobs: Jobs, volume: Path
 ) -> None:
     stem = leave(volume, 0, HEADER_LINE + PLAIN)
     began = datetime.strptime(stem[-16:], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     before = datetime.now(UTC)
     simulator = simulate()
-    (window,) = run(simulator, OUTPUT_DIR=str(volume)).summary["lost"]
+    (window,) = clean_up(simulator, jobs, volume).summary["lost"]
     assert instant(window["start"]) == began
     assert instant(window["end"]) > before
     summary = json.loads((volume / f"{stem}.json").read_bytes())
     assert (summary["started"], summary["lost"]) == (window["start"], [window])
-    assert len(expired(simulator)) == 250
+    assert expired(simulator) == []  # it still waited for a call that may have begun just before

@@ -18,7 +18,7 @@ from app.output.record import Record
 from app.output.volume import Volume
 from app.signals import Stop
 from app.simulator import Simulator
-from tests.output.volumes import PLAIN, ROW, instant, launcher, leave, only, sabotaged
+from tests.output.volumes import PLAIN, ROW, clean_up, instant, launcher, leave, only, sabotaged
 from tests.promise import holds
 from tests.support import HEADER_LINE, PATIENCE, QUICK, Jobs, Run, Simulate, expired, files_in, ids, ids_in
 
@@ -155,6 +155,24 @@ def test_a_run_that_ends_while_it_waits_leaves_the_wait_to_the_next_one(
     assert all(3600 - PATIENCE < wait <= 3600 for wait in waits)
     assert waits == sorted(waits, reverse=True)
     assert simulator.record == []
+
+
+@pytest.mark.parametrize("removed", [True, False])
+def test_the_call_of_a_killed_run_whose_record_is_gone_is_waited_for(
+    simulate: Simulate, jobs: Jobs, volume: Path, removed: bool
+) -> None:
+    simulator = simulate(faults=["hold"])
+    killed = jobs.start({**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume)})
+    assert simulator.held.wait(PATIENCE)
+    killed.kill()
+    jobs.finish(killed)
+    (volume / ".lock").write_bytes(b"")
+    if removed:
+        (volume / ".lock").unlink()
+    signals = (signal.SIGKILL, signal.SIGTERM, signal.SIGTERM)
+    waits = [interrupted_wait(simulator, jobs, volume, signum, READ_TIMEOUT="3600") for signum in signals]
+    assert all(3610 - PATIENCE < wait <= 3610 for wait in waits)
+    assert len(simulator.record) <= 1
 
 
 @pytest.mark.parametrize("longest", [3600.0, 7200.0])
@@ -308,20 +326,20 @@ def lines() -> list[bytes]:
 
 @pytest.mark.parametrize("line", lines())
 def test_a_record_that_makes_no_sense_only_widens_the_window(
-    simulate: Simulate, run: Run, volume: Path, line: bytes
+    simulate: Simulate, jobs: Jobs, volume: Path, line: bytes
 ) -> None:
     stem = leave(volume, 0, HEADER_LINE + PLAIN)
     (volume / ".lock").write_bytes(line.replace(b'"x"', json.dumps(f"{stem}.csv").encode()) + b"\n")
-    result = run(simulate(exams=0), OUTPUT_DIR=str(volume))
+    result = clean_up(simulate(), jobs, volume)
     assert result.code == 65
     (window,) = result.summary["lost"]
     assert instant(window["start"]) <= datetime.strptime(stem[-16:], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
 
 
-def test_the_record_of_another_run_does_not_narrow_the_window(simulate: Simulate, run: Run, volume: Path) -> None:
-    assert run(simulate(), OUTPUT_DIR=str(volume)).code == 0
+def test_the_record_of_another_run_does_not_narrow_the_window(simulate: Simulate, jobs: Jobs, volume: Path) -> None:
+    assert clean_up(simulate(), jobs, volume).code == 0
     leave(volume, 0, HEADER_LINE + PLAIN)
-    (window,) = run(simulate(), OUTPUT_DIR=str(volume)).summary["lost"]
+    (window,) = clean_up(simulate(), jobs, volume).summary["lost"]
     assert window["start"] == "2026-04-01T00:00:00.000Z"
 
 

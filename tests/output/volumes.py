@@ -1,9 +1,11 @@
 """What the tests of the output share: what is on a volume, what killed runs leave there, and a monitor."""
 
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,7 +14,7 @@ from threading import Event, Thread
 from app.model import Exam
 from app.simulator import Simulator
 from tests.promise import holds
-from tests.support import HEADER_LINE, ROOT, Result, ids
+from tests.support import HEADER_LINE, QUICK, ROOT, Jobs, Result, ids
 
 PLAIN = b"(SBAC_PT)SBAC-Perf-ELA-4,SBAC-Perf-ELA-4,0000002a-5bac-4000-8000-000000000001,100001,expired\r\n"
 QUOTED = b'"a ""quoted"", k\xc3\xa9y\r\n\r\nover lines\r",,0000002a-5bac-4000-8000-000000000002,100002,"x,\r\n"\r\n'
@@ -87,6 +89,20 @@ def leave(volume: Path, number: int, text: bytes, lost: list[dict[str, str]] | N
     if lost is not None:
         (volume / f"{stem}.json").write_text(json.dumps({"lost": lost}))
     return stem
+
+
+def clean_up(simulator: Simulator, jobs: Jobs, volume: Path, **settings: str) -> Result:
+    """Have a run clean up after killed ones, and end it as soon as it waits until their calls must have ended."""
+    environment = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), **settings}
+    process = jobs.start(environment, bufsize=0)
+    assert process.stderr
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if json.loads(line)["event"] == "earlier_call":
+            process.send_signal(signal.SIGTERM)
+    result = jobs.finish(process)
+    return replace(result, stderr=b"".join(lines))
 
 
 class Monitor:
