@@ -33,7 +33,7 @@ def run(settings: Settings, stop: Stop) -> int:
         try:
             if settings.output_dir:
                 longest_call = settings.connect_timeout + settings.read_timeout
-                volume = held.enter_context(closing(Volume(settings.output_dir, longest_call)))
+                volume = held.enter_context(closing(Volume(settings.output_dir, longest_call, stop.sleep)))
                 summary.unresolved_before = _warn_of_unresolved(settings.output_dir)
                 lost, seconds_at_work = volume.clean_up()
                 summary.lost += lost

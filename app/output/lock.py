@@ -4,12 +4,13 @@ import errno
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from app.exceptions import Busy
-from app.output.files import opener
+from app.output.files import opener, partials_in
 from app.output.record import Record
 
 LOCK = ".lock"
@@ -24,17 +25,20 @@ _LOCKED_BYTE = 1 << 40
 class Lock:
     """Held on a volume as long as the process lives."""
 
-    def __init__(self, directory: Path) -> None:
-        """Takes the lock.
+    def __init__(self, directory: Path, patience: float = 0, sleep: Callable[[float], None] = time.sleep) -> None:
+        """Takes the lock; waits so many seconds for it while `recover` has it, or a run that has no CSV.
 
         Raises:
-            Busy: another run has it.
+            Busy: it is held.
             OSError: the lock file cannot be opened.
         """
         self._file = open(directory / LOCK, "r+b", buffering=0, opener=opener)  # noqa: SIM115 - held until the process ends
-        if not try_lock(self._file.fileno()):
-            self._file.close()
-            raise busy(directory)
+        deadline = time.monotonic() + patience
+        while not try_lock(self._file.fileno()):
+            if time.monotonic() >= deadline or _run_under_way(directory):
+                self._file.close()
+                raise busy(directory)
+            sleep(_PAUSE)
 
     def release(self) -> None:
         with suppress(OSError):
@@ -58,8 +62,17 @@ class Lock:
 
 
 def busy(directory: Path) -> Busy:
-    """The failure of a second run."""
-    return Busy(f"Another run is under way on OUTPUT_DIR {str(directory)!r}. Wait until it has finished.")
+    """The failure of whoever needs a directory that somebody else holds."""
+    what = (
+        "Another run is under way on OUTPUT_DIR"
+        if _run_under_way(directory)
+        else "A recovery, or the beginning or end of another run, is under way on OUTPUT_DIR"
+    )
+    return Busy(f"{what} {str(directory)!r}. Wait until it has finished.")
+
+
+def _run_under_way(directory: Path) -> bool:
+    return any(map(is_locked, partials_in(directory)))
 
 
 def is_locked(path: Path) -> bool:

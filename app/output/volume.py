@@ -7,7 +7,8 @@ step, gives it its final name: a run that is killed before that is noticed by th
 import errno
 import os
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
@@ -31,8 +32,10 @@ _NOTHING_EXPIRED = "Nothing was expired."
 class Volume:
     """The directory, held by this run."""
 
-    def __init__(self, directory: Path, longest_call: float) -> None:
-        """Takes the lock. `longest_call` is for how many seconds a call may last, from its connection on.
+    def __init__(self, directory: Path, longest_call: float, sleep: Callable[[float], None] = time.sleep) -> None:
+        """Takes the lock, which `recover` may hold for some seconds: it waits by `sleep` for it.
+
+        `longest_call` is for how many seconds a call may last, from its connection on.
 
         Raises:
             OutputFailed: the directory cannot be used, or would be deleted with its container.
@@ -43,7 +46,7 @@ class Volume:
         self._longest_call = longest_call
         self._seconds_at_work = 0.0
         with _reporting(directory, _NOTHING_EXPIRED):
-            self._lock = Lock(directory)
+            self._lock = Lock(directory, _LOCKED_WITHIN, sleep)
             self._record = self._lock.read()
 
     def clean_up(self) -> EarlierRuns:

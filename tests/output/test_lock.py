@@ -1,5 +1,6 @@
 """One run at a time on a volume; and the record there of what a kill would hide, whatever becomes of it."""
 
+import fcntl
 import json
 import shutil
 import signal
@@ -73,6 +74,35 @@ def test_a_second_run_ends_with_try_later_also_where_the_lock_file_was_removed(
     simulator.release.set()
     assert jobs.finish(first).code == 0
     assert ids_in(volume) == sorted(expired(simulator))
+
+
+LOCKED_AT_FIRST = (
+    "import fcntl\nreal, failures = fcntl.flock, [1, 2, 3]\n"
+    "def flock(descriptor, operation):\n"
+    "    if failures and failures.pop():\n"
+    "        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))\n"
+    "    real(descriptor, operation)\n"
+    "fcntl.flock = flock\n"
+)
+
+
+def test_a_run_that_begins_while_a_recovery_holds_the_lock_waits_for_it(
+    simulate: Simulate, jobs: Jobs, volume: Path, tmp_path: Path
+) -> None:
+    settings = {**simulate().settings(), **QUICK, "OUTPUT_DIR": str(volume)}
+    assert jobs.run(settings | sabotaged(tmp_path, LOCKED_AT_FIRST)).code == 0
+
+
+def test_a_run_that_cannot_get_the_lock_does_not_say_that_another_run_is_under_way(
+    simulate: Simulate, run: Run, volume: Path
+) -> None:
+    leave(volume, 0, HEADER_LINE)
+    simulator = simulate()
+    with (volume / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        result = run(simulator, OUTPUT_DIR=str(volume))
+    assert (result.code, simulator.token_requests) == (75, 0)
+    assert "A recovery, or the beginning or end of another run, is under way on OUTPUT_DIR" in result.message
 
 
 def test_a_run_killed_between_two_calls_has_lost_nothing_and_raises_no_alarm(
