@@ -1,6 +1,7 @@
 """The arguments of the command line. The job has none, so a run does not import this."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -157,13 +158,13 @@ def _hours(text: str) -> timedelta:
 
 
 def _directory(text: str) -> Path:
-    if not (path := Path(text)).is_dir():
+    if not os.path.isdir(path := Path(text)):  # False for one that this user cannot see
         raise argparse.ArgumentTypeError(f"{text!r} is not a readable directory")
     return path
 
 
 def _file(text: str) -> Path:
-    if not (path := Path(text)).exists() or path.is_dir():
+    if not os.path.exists(path := Path(text)) or path.is_dir():
         raise argparse.ArgumentTypeError(f"{text!r} is not a readable file")
     return path
 

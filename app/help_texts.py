@@ -99,9 +99,9 @@ For runs without OUTPUT_DIR, give the windows from the log, and the CSVs.
   mysql -N exam < query.sql | python -m app recover --found - --csv expired.csv > recovered.csv
 
 Exit codes: 0 done, or nothing to do; 64 wrong usage; 65 windows that the query did not ask for are unresolved; 74 a
-file cannot be read or written; 75 a run is under way, the job must be run again after one that was killed, or the
-query was run before the end of a window; 76 the list is not the complete result of the query, or a row of the log
-cannot be read.
+file cannot be read or written, or DIR has no summary of a run; 75 a run is under way, the job must be run again after
+one that was killed, or the query was run before the end of a window; 76 the list is not the complete result of the
+query, or a row of the log cannot be read.
 """
 
 STANDBY = """\

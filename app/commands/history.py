@@ -7,7 +7,8 @@ from pathlib import Path
 from app.exceptions import ExitCode
 from app.model import timestamp
 from app.output.files import name_in_files
-from app.output.past_runs import PastRun, past_runs, unfinished_runs, unresolved_windows
+from app.output.past_runs import PastRun, UnfinishedRun, past_runs, unfinished_runs, unresolved_windows
+from app.output.volume import unusable
 from app.streams import print_line
 
 _COLUMNS = "{:<20}  {:<{width}}  {:<11} {:>4} {:>8} {:>9} {:>7} {:>6} {:>4} {:>8}  {}"
@@ -18,14 +19,20 @@ _CLOCKS_DIFFER = timedelta(minutes=5)
 def history(directory: Path, max_age: timedelta | None) -> int:
     """Print the table and what is wrong; return 0 if nothing is.
 
-    Wrong is: a window that is unresolved, a summary that cannot be read and may list one, a run that was killed and
-    none after it, and a client whose last run failed or ended longer than `max_age` ago.
+    Wrong is: a directory that cannot be listed, or has neither a summary nor a run under way; a window that is
+    unresolved, a summary that cannot be read and may list one, a run that was killed and none after it, and a client
+    whose last run failed or ended longer than `max_age` ago.
     """
-    runs, unreadable = past_runs(directory)
+    try:
+        runs, unreadable = past_runs(directory)
+        unfinished = unfinished_runs(directory)
+    except OSError as error:
+        print_line(unusable(directory, error))
+        return ExitCode.PROBLEMS_FOUND
     if runs:
         _print_table(runs)
-    problems = [*unreadable, *_lost(runs, directory), *_killed(directory), *_last_runs(runs, max_age)]
-    if not runs and not problems:
+    problems = [*unreadable, *_lost(runs, directory), *_killed(unfinished), *_last_runs(runs, max_age)]
+    if not runs and not problems and not unfinished:
         problems = [f"There is no summary of a run in {directory}."]
     for problem in problems:
         print_line(problem)
@@ -73,8 +80,8 @@ def _lost(runs: list[PastRun], directory: Path) -> Iterator[str]:
         yield f"Recover them: python -m app recover {directory}"
 
 
-def _killed(directory: Path) -> Iterator[str]:
-    for run in unfinished_runs(directory):
+def _killed(unfinished: list[UnfinishedRun]) -> Iterator[str]:
+    for run in unfinished:
         if run.under_way:
             print_line(str(run))
         else:

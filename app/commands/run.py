@@ -14,7 +14,7 @@ from app.logs import log, log_event
 from app.output.csv_report import CsvReport
 from app.output.past_runs import past_runs, unresolved_windows
 from app.output.summary import Summary
-from app.output.volume import Volume
+from app.output.volume import Volume, unusable
 from app.proctor.endpoint import Endpoint
 from app.proctor.tokens import Tokens
 from app.proctor.transport import Transport, tls_verify
@@ -63,7 +63,10 @@ def run(settings: Settings, stop: Stop) -> int:
 
 def _warn_of_unresolved(directory: Path) -> bool:
     """Whether a window of an earlier run is unresolved, or may be; logs warnings then."""
-    runs, unreadable = past_runs(directory)
+    try:
+        runs, unreadable = past_runs(directory)
+    except OSError as error:
+        raise OutputFailed(unusable(directory, error)) from None
     windows = unresolved_windows(runs)
     for sentence in unreadable:
         log_event(logging.WARNING, "ignored", sentence)

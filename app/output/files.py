@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,6 +60,15 @@ def stem_of_run(directory: Path, moment: datetime) -> str:
     return max(runs)[1] if runs else f"expired_exams_{moment.astimezone(UTC):{_STAMP}}"
 
 
+def matching(directory: Path, pattern: str) -> list[Path]:
+    """What a directory has under names like this, in order.
+
+    Raises:
+        OSError: it cannot be listed. To `Path.glob` it would be empty.
+    """
+    return sorted(directory / name for name in os.listdir(directory) if fnmatchcase(name, pattern))
+
+
 def partial_of(csv: Path) -> Path:
     """Where the rows of a run are until it ends."""
     return csv.with_name(csv.name + PARTIAL)
@@ -68,8 +78,11 @@ def partials_in(directory: Path) -> dict[Path, RunName]:
     """The CSVs without their final name, in order, and what their names say.
 
     Those are of runs that are under way, were killed, or have left the rest of their end to the next run.
+
+    Raises:
+        OSError: the directory cannot be listed.
     """
-    paths = sorted(directory.glob(f"expired_exams_*.csv{PARTIAL}"))
+    paths = matching(directory, f"expired_exams_*.csv{PARTIAL}")
     return {path: name for path in paths if (name := run_name(path.with_suffix(""))) and path.is_file()}
 
 

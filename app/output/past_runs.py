@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from app.exceptions import ExitCode, reports_losses
 from app.model import Period, Window, parse_timestamp
-from app.output.files import partials_in, summary_of
+from app.output.files import matching, partials_in, summary_of
 from app.output.lock import is_locked
 
 
@@ -58,10 +58,14 @@ Unresolved = dict[Period, tuple[PastRun, LostWindow]]
 
 
 def past_runs(directory: Path) -> tuple[list[PastRun], list[str]]:
-    """All runs that left a summary, oldest first, and a sentence for each summary that cannot be read."""
+    """All runs that left a summary, oldest first, and a sentence for each summary that cannot be read.
+
+    Raises:
+        OSError: the directory cannot be listed.
+    """
     runs: list[PastRun] = []
     unreadable: list[str] = []
-    for path in sorted(directory.glob("expired_exams_*.json")):
+    for path in matching(directory, "expired_exams_*.json"):
         try:
             runs.append(_past_run(path, json.loads(path.read_bytes())))
         except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
@@ -91,7 +95,7 @@ class UnfinishedRun(NamedTuple):
 
 
 def unfinished_runs(directory: Path) -> list[UnfinishedRun]:
-    """The runs whose CSV does not have its final name."""
+    """The runs whose CSV does not have its final name; raises as above."""
     runs = [
         UnfinishedRun(partial, is_locked(partial), summary_of(partial.with_suffix("")).exists())
         for partial in partials_in(directory)

@@ -10,7 +10,7 @@ from pathlib import Path
 from app.exceptions import OutputFailed
 from app.logs import log_event
 from app.model import Exam
-from app.output.files import PARTIAL
+from app.output.files import PARTIAL, matching
 
 UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 STUDENT = re.compile(r"-?\d{1,19}")  # a bigint
@@ -44,8 +44,8 @@ def is_well_formed(exam: Exam) -> bool:
 
 
 def csvs_in(directory: Path) -> list[Path]:
-    """Every CSV of a directory, also those of runs that are under way or were killed."""
-    paths = [*directory.glob("*.csv"), *directory.glob(f"*.csv{PARTIAL}")]
+    """Every CSV of a directory, also those of runs that are under way or were killed; raises OSError."""
+    paths = [*matching(directory, "*.csv"), *matching(directory, f"*.csv{PARTIAL}")]
     return sorted(path for path in paths if path.is_file())
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from app.logs import log_event
 from app.model import Exam, Period, timestamp
 from app.output.csv_report import HEADER, csv_bytes
-from app.output.files import DRAFT, draft_of, sync_directory, write_draft, write_json
+from app.output.files import DRAFT, draft_of, matching, sync_directory, write_draft, write_json
 from app.output.lock import LOCK
 
 _JOURNAL = ".recover.json"
@@ -74,7 +74,7 @@ def _apply(directory: Path, resolution: Resolution) -> None:
         elif not csv.exists():
             log_event(logging.WARNING, "ignored", f"{csv} was removed: its windows stay unresolved.")
             return
-    for summary in sorted(directory.glob("expired_exams_*.json")):
+    for summary in matching(directory, "expired_exams_*.json"):
         _mark(summary, resolution)
 
 

@@ -12,8 +12,9 @@ def read_runs(directory: Path) -> tuple[list[PastRun], Unresolved]:
     """The runs of a directory, oldest first, and their unresolved windows; logs where there are none.
 
     Raises:
-        OutputFailed: there are none, but a summary that cannot be read may list one.
+        OutputFailed: there are none, but a summary that cannot be read may list one, or no run has left a summary.
         TooEarly: there are none, but a run under way, or the next run, may report one.
+        OSError: the directory cannot be listed.
     """
     runs, unreadable = past_runs(directory)
     for sentence in unreadable:
@@ -26,6 +27,8 @@ def read_runs(directory: Path) -> tuple[list[PastRun], Unresolved]:
             raise TooEarly("A run is under way. What it has lost is known when it has ended: do this again then.")
         if unreported := _unreported(directory):
             raise TooEarly(unreported)
+        if not runs:
+            raise OutputFailed(f"There is no summary of a run in {directory}. Give the OUTPUT_DIR of the runs.")
         log_event(logging.INFO, "resolved", "No window is unresolved: there is nothing to recover.")
     return runs, windows
 

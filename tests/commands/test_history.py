@@ -1,6 +1,8 @@
 """`history` shows the runs of a volume, and fails while anything about them is wrong or unresolved."""
 
+import fcntl
 import json
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.output.volumes import without_privileges
 from tests.support import PATIENCE, QUICK, Jobs, Run, Simulate, expired
 
 FAR_OFF = """{"ended": null, "exit_code": 0, "calls": 1, "exams": {}, "client_name": "SBAC_PT",
@@ -119,6 +122,23 @@ def test_a_last_run_that_is_too_long_ago_fails(volume: Path, history: History) -
 
 def test_a_volume_without_any_run_fails(volume: Path, history: History) -> None:
     assert history() == (1, [f"There is no summary of a run in {volume}."])
+
+
+@pytest.mark.parametrize("mode", [0o300, 0o600])
+def test_a_directory_that_this_user_may_not_read_fails(jobs: Jobs, volume: Path, mode: int) -> None:
+    (volume / "expired_exams_SBAC_PT_20260401T020000Z.csv.partial").touch()
+    volume.chmod(mode)
+    result = jobs.run({}, "history", str(volume), executable=without_privileges(jobs.directory))
+    volume.chmod(0o700)
+    assert (result.code, result.stderr) == (1, b"")
+    assert f"{volume} belongs to user {os.geteuid()}".encode() in result.stdout
+
+
+def test_a_very_first_run_that_is_under_way_is_fine(volume: Path, history: History) -> None:
+    partial = volume / "expired_exams_SBAC_PT_20260401T020000Z.csv.partial"
+    with partial.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert history() == (0, [f"{partial.name} belongs to a run that is under way."])
 
 
 def test_a_run_that_was_killed_and_not_followed_by_another_fails(volume: Path, history: History) -> None:

@@ -18,6 +18,7 @@ from app.model import Period
 from app.output.csv_report import csv_bytes
 from app.recovery.query import KnownExam, query
 from app.recovery.zones import parse_zone, readings
+from tests.output.volumes import without_privileges
 from tests.support import HEADER, Jobs, Result, Run, Simulate, expired, files_in, rows_of
 
 JSON = {"LOG_FORMAT": "json"}
@@ -190,6 +191,30 @@ def test_where_nothing_is_unresolved_nothing_is_done(volume: Path, recover: Reco
     before = files_in(volume)
     result = recover(*action)
     assert (result.code, result.stdout, files_in(volume)) == (0, b"", before)
+
+
+@pytest.mark.parametrize("action", [(), ("--found", "-"), ("--found", "-", "--unverified"), ("--acknowledge", "x")])
+def test_a_directory_without_any_run_is_not_taken_for_one_where_nothing_is_unresolved(
+    volume: Path, recover: Recover, action: tuple[str, ...]
+) -> None:
+    result = recover(*action, given=listed(3))
+    assert (result.code, result.stdout, files_in(volume)) == (74, b"", {})
+    assert f"There is no summary of a run in {volume}." in result.message
+
+
+@pytest.mark.parametrize("action", [(), ("--found", "-"), ("--acknowledge", "x"), ("--log", "-")])
+@pytest.mark.parametrize("mode", [0o300, 0o600])
+def test_a_directory_that_this_user_may_not_read_fails(
+    volume: Path, recover: Recover, action: tuple[str, ...], mode: int
+) -> None:
+    leave(volume)
+    (volume / PARTIAL).touch()
+    before = files_in(volume)
+    volume.chmod(mode)
+    result = recover(*action, executable=without_privileges(volume.parent))
+    volume.chmod(0o700)
+    assert (result.code, result.stdout, files_in(volume)) == (74, b"", before)
+    assert b"ermission" in result.stderr
 
 
 PARTIAL = "expired_exams_SBAC_PT_20261122T030000Z.csv.partial"

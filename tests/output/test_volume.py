@@ -29,6 +29,7 @@ from tests.output.volumes import (
     only,
     sabotaged,
     unwritten,
+    without_privileges,
 )
 from tests.promise import holds
 from tests.support import HEADER_LINE, PATIENCE, QUICK, Jobs, Run, Simulate, expired, files_in, ids, ids_in
@@ -107,15 +108,12 @@ def test_an_output_dir_that_is_not_a_directory_stops_the_run_before_the_token(
 def test_an_output_dir_without_permissions_is_reported_with_owner_mode_user_and_a_fix(
     simulate: Simulate, jobs: Jobs, volume: Path, at_fault: str
 ) -> None:
-    if os.geteuid() == 0 and not shutil.which("setpriv"):
-        pytest.skip("root may write anywhere")
+    shell = without_privileges(jobs.directory)
     simulator = simulate()
     path = volume / at_fault if at_fault else volume
     if at_fault:
         path.touch()
     path.chmod(0o555)
-    obedient = "" if os.geteuid() else "setpriv --bounding-set=-dac_override"
-    shell = launcher(jobs.directory, f'exec {obedient} "$@"')
     result = jobs.run({**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume)}, executable=shell)
     assert nothing_is_expired(simulator, result)
     user, group = os.geteuid(), os.getegid()

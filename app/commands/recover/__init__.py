@@ -6,6 +6,8 @@ from app.commands.recover.print_query import print_query, query_for
 from app.commands.recover.stdout import print_found, print_log
 from app.commands.recover.take_found import acknowledge, take_found
 from app.commands.recover.take_log import take_log
+from app.exceptions import OutputFailed
+from app.output.volume import unusable
 from app.signals import Stop
 
 
@@ -30,4 +32,7 @@ def recover(options: Options, stop: Stop) -> int:
         return take_found(directory, options.found, options, stop)
     if options.acknowledge is not None:
         return acknowledge(directory, options.acknowledge)
-    return query_for(directory, options)
+    try:
+        return query_for(directory, options)
+    except OSError as error:
+        raise OutputFailed(unusable(directory, error)) from None
