@@ -86,11 +86,14 @@ def exams_of(path: Path) -> Iterator[Exam]:
         raise OutputFailed(f"{path} is not a CSV that can be read ({error}). Nothing was written.") from None
 
 
-def first_exam(path: Path) -> Exam | None:
-    """The exam in a CSV's first well-formed row; None where it has none that can be read."""
+def first_and_last(path: Path) -> list[Exam]:
+    """The exams in a CSV's first and last well-formed rows: fewer where it has fewer, none where it cannot be read."""
+    exams: list[Exam] = []
     with suppress(OutputFailed):
-        return next(filter(is_well_formed, exams_of(path)), None)
-    return None
+        for exam in filter(is_well_formed, exams_of(path)):
+            exams[1:] = [exam]
+        return exams
+    return []
 
 
 def _complete_rows(file: Iterable[str], at_end: bool) -> Iterator[str]:

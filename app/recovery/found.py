@@ -18,6 +18,7 @@ from app.recovery.zones import Zone, parse_zone, readings
 _HEADERS = (("assessment_key", "assessment_id", "id", "student_id", "status"), tuple(map(str.lower, Exam._fields)))
 _ESCAPES = {"t": "\t", "n": "\n", "0": "\0", "\\": "\\"}
 _BLANK = " \r\n"  # but not tabs, between which cells may be empty
+_DAY = 24 * 60  # minutes
 _NOTHING_DONE = "Nothing was written or marked as resolved."
 
 
@@ -61,7 +62,7 @@ def read_found(source: Path) -> Found:
         )
     zone = found.asked[0].zone
     for exam in found.known:
-        _verify_zone(exam, zone)
+        _verify_zone(exam, zone, found.known)
     return found
 
 
@@ -171,12 +172,11 @@ def _times(text: str) -> list[datetime]:
     return [] if text in ("", "NULL", "null", r"\N") else [_time(time) for time in text.split(",")]
 
 
-def _verify_zone(exam: Changes, zone: Zone) -> None:
+def _verify_zone(exam: Changes, zone: Zone, known: list[Changes]) -> None:
     """Make sure that the database has an exam that Proctor reported, and at the right time."""
-    start, end = exam.period
-    earliest, latest = readings(start, end, zone)
-    if any(earliest <= time <= latest for time in exam.times):
+    if _fits(exam, zone):
         return
+    start, end = exam.period
     reported = f"Proctor reported exam {exam.exam_id} between {timestamp(start)} and {timestamp(end)}"
     if not exam.times:
         raise UnexpectedResponse(
@@ -186,16 +186,28 @@ def _verify_zone(exam: Changes, zone: Zone) -> None:
     changed = exam.times[-1]
     raise UnexpectedResponse(
         f"The time zone is not {zone.name}: {reported}, but the database has that change at {changed}. Print the query"
-        f" again with --database-zone={_likely_offset(changed, start, end)}, or the name of the zone. {_NOTHING_DONE}"
+        f" again with --database-zone={_likely_offset(exam, known)}, or the name of the zone. {_NOTHING_DONE}"
     )
 
 
-def _likely_offset(changed: datetime, start: datetime, end: datetime) -> str:
-    """The offset that explains the time of a change: in quarters of an hour, as in zones, unless a clock is wrong."""
-    minutes = (changed.replace(tzinfo=UTC) - start - (end - start) / 2) / timedelta(minutes=1)
-    quarters = round(minutes / 15) * 15
-    earliest, latest = readings(start, end, parse_zone(_offset(quarters)))
-    return _offset(quarters if earliest <= changed <= latest else round(minutes))
+def _fits(exam: Changes, zone: Zone) -> bool:
+    """Whether an exam was changed within its period, if the database has its times in this zone."""
+    earliest, latest = readings(*exam.period, zone)
+    return any(earliest <= time <= latest for time in exam.times)
+
+
+def _likely_offset(exam: Changes, known: list[Changes]) -> str:
+    """The offset that explains the time of a change, if possible of all: in quarters of an hour, as in zones.
+
+    Of several, it is the one by which the change was soonest after the start of its run. Where no quarter explains it,
+    a clock is wrong.
+    """
+    for exams in known, [exam]:
+        for quarters in range(_DAY - 15, -_DAY, -15):
+            if all(_fits(one, parse_zone(_offset(quarters))) for one in exams):
+                return _offset(quarters)
+    start, end = exam.period
+    return _offset(round((exam.times[-1].replace(tzinfo=UTC) - start - (end - start) / 2) / timedelta(minutes=1)))
 
 
 def _offset(minutes: int) -> str:

@@ -460,6 +460,33 @@ def test_the_time_zone_is_verified_by_no_malformed_record_and_by_no_run_in_which
     assert re.findall("WHERE exam_id = '(.*?)'", recover().stdout.decode()) == [exam(9)[2]]
 
 
+LONG = "2026-11-22T02:00:00.000Z", "2026-11-22T04:00:00.000Z"
+
+
+def test_in_a_long_run_the_time_zone_must_fit_its_first_and_its_last_exam(volume: Path, recover: Recover) -> None:
+    leave(volume, numbers=(1, 2, 3), started=LONG[0], ended=LONG[1])
+    known = [exam(1)[2], exam(3)[2]]
+    assert re.findall("WHERE exam_id = '(.*?)'", recover().stdout.decode()) == known
+    times = "2026-11-22 03:00:05", "2026-11-22 04:59:55"  # UTC+1
+    rows = [
+        f"known exam\t{LONG[0]}\t{exam_id}\t{LONG[1]}\t{time}\n" for exam_id, time in zip(known, times, strict=True)
+    ]
+    result = recover("--found", "-", given=listed(end="".join(rows) + ASKED))
+    assert (result.code, resolved(volume)) == (76, [None])
+    assert "--database-zone=+01:00" in result.message
+    again = listed(end="".join(rows) + ASKED.replace("UTC", "+01:00"))
+    assert recover("--found", "-", given=again).code == 0
+
+
+def test_a_killed_run_is_taken_to_have_changed_its_exams_by_when_its_csv_was_written(
+    volume: Path, recover: Recover
+) -> None:
+    csv = leave(volume, ended=None, lost=[{**WINDOW, "end": "2026-11-23T02:00:00.000Z"}])
+    written = datetime(2026, 11, 22, 2, 3, tzinfo=UTC).timestamp()
+    os.utime(csv, (written, written))
+    assert f"'{exam(1)[2]}', '2026-11-22T02:03:00.000Z'" in recover().stdout.decode()
+
+
 def test_readings_hold_both_offsets_of_a_day_on_which_the_clocks_change() -> None:
     zone = parse_zone("America/Los_Angeles")
     back = datetime(2026, 11, 1, 9, tzinfo=UTC)
