@@ -18,6 +18,8 @@ class LostWindow(NamedTuple):
     period: Period
     reason: str
     resolved: str | None
+    csv: str | None = None
+    """The name of the CSV with its exams, if it was resolved and had any."""
 
 
 class PastRun(NamedTuple):
@@ -147,4 +149,5 @@ def _lost_window(window: dict[str, Any]) -> LostWindow:
         Period.parse(window["start"], window["end"]),
         str(window["reason"]),
         str(resolved["how"]) if resolved else None,
+        str(csv) if resolved and (csv := resolved.get("csv")) else None,
     )

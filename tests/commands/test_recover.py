@@ -136,6 +136,50 @@ def test_a_list_of_one_s_own_is_taken_when_it_is_confirmed(volume: Path, recover
     assert len(list(volume.glob("*_recovered.csv"))) == 1
 
 
+NEXT_MONTH = "expired_exams_SBAC_PT_20261222T020000Z"
+
+
+@pytest.mark.parametrize("what", ["run", "recovered", "from_log"])
+def test_an_exam_that_was_reopened_and_expired_again_is_missing_all_the_same(
+    volume: Path, recover: Recover, what: str
+) -> None:
+    times = {"started": "2026-12-22T02:00:00.000Z", "ended": "2026-12-22T02:01:00.000Z"}
+    log = "2026-11-22T02:00:30.000Z ERROR   UNWRITTEN ROW {}\n"
+    if what == "run":
+        leave(volume, numbers=(1, 7), lost=[])
+    else:
+        leave(volume, numbers=(1,))
+        action = ("--found", listed(7)) if what == "recovered" else ("--log", log.format(",".join(exam(7))).encode())
+        assert recover(action[0], "-", given=action[1]).code == 0
+        recover("--acknowledge", "x")
+    again = {"start": "2026-12-22T02:00:10.000Z", "end": "2026-12-22T02:05:00.000Z", "reason": "reset"}
+    leave(volume, NEXT_MONTH, numbers=(2,), lost=[again], **times)
+    late = log.replace("2026-11", "2026-12").format(",".join(exam(7)))
+    end = KNOWN.format(exam(1)[2]).replace(START, again["start"]).replace(END, again["end"])
+    found = listed(2, 7, end=end.replace("2026-11-22 02:10", "2026-12-22 02:10"))
+    for _ in range(2):
+        assert recover("--log", "-", given=late.encode()).code == 0
+        assert recover("--found", "-", given=found).code == 0
+        new = [row["studentId"] for path in volume.glob(f"{NEXT_MONTH}_*.csv") for row in rows_of(path.read_bytes())]
+        assert new == ["7"]
+
+
+def test_rows_of_a_run_without_files_are_recovered_once(volume: Path, recover: Recover) -> None:
+    leave(volume)
+    log = f"2026-12-22T02:00:30.000Z ERROR   UNWRITTEN ROW {','.join(exam(1))}\n"
+    for _ in range(2):
+        assert recover("--log", "-", given=log.encode()).code == 0
+        assert [path.name for path in volume.glob("*_from_log*")] == [f"{STEM}_from_log.csv"]
+
+
+def test_a_list_that_lies_in_the_directory_is_not_taken_for_a_csv_of_a_run(volume: Path, recover: Recover) -> None:
+    leave(volume)
+    own = volume / "list.csv"
+    own.write_bytes(csv_bytes([HEADER, exam(3)]))
+    assert recover("--found", str(own), "--unverified").code == 0
+    assert (volume / f"{STEM}_recovered.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("content", "complete"),
     [

@@ -13,6 +13,7 @@ from app.model import Exam, Period, timestamp
 from app.output.files import unused_csv
 from app.output.past_runs import PastRun
 from app.output.summary import plural
+from app.recovery.candidates import candidates, without_source
 from app.recovery.csvs import csvs_in, not_in
 from app.recovery.found import Found, read_found, read_unverified, verify_time, verify_zone_is_known
 from app.recovery.resolution import Resolution, resolve
@@ -28,9 +29,13 @@ def take_found(directory: Path, source: Path, options: Options, stop: Stop) -> i
         return ExitCode.OK
     found = read_list(source, options, stop)
     with held(directory):
-        _, unresolved = read_runs(directory)
+        runs, unresolved = read_runs(directory)
         covered = [window for window in unresolved if options.unverified or _is_covered(window, found)]
-        exams = missing_exams(found, covered, [*csvs_in(directory), *options.csvs], options, stop)
+        asked = [asked.window for asked in found.asked]
+        # A list from elsewhere may have exams of any time.
+        csvs = csvs_in(directory) if options.unverified else candidates(directory, runs, asked)
+        csvs = [*without_source(csvs, source), *options.csvs]
+        exams = missing_exams(found, covered, csvs, options, stop)
         if covered:
             _resolve_by(directory, exams, covered, unresolved[covered[0]][0])
     others = [window for window in unresolved if window not in covered]

@@ -7,11 +7,13 @@ from app.commands.recover.held import held
 from app.commands.recover.options import Options
 from app.exceptions import ExitCode, UnexpectedResponse
 from app.logs import log_event
-from app.model import Exam
+from app.model import Exam, Period
 from app.output.files import stem_of_run, unused_csv
+from app.output.past_runs import past_runs
 from app.output.summary import plural
+from app.recovery.candidates import candidates
 from app.recovery.csvs import csvs_in, not_in
-from app.recovery.log_rows import LogRows, read_log
+from app.recovery.log_rows import LogRow, LogRows, read_log
 from app.recovery.resolution import write_csv
 from app.recovery.windows import warn_of_unreported
 from app.signals import FIRST, Stop
@@ -23,19 +25,29 @@ def take_log(directory: Path, source: Path, options: Options, stop: Stop) -> int
         log = read_log(source)
     with held(directory):
         with stop.interruptible(FIRST):
-            exams = not_in([*csvs_in(directory), *options.csvs], [row.exam for row in log.rows])
-        missing, by_run = set(exams), dict[str, list[Exam]]()
-        for row in log.rows:
-            if row.exam in missing:
-                missing.remove(row.exam)
-                by_run.setdefault(stem_of_run(directory, row.at), []).append(row.exam)
-        for stem, rows in by_run.items():
+            missing = _missing(directory, log.rows, options)
+        for stem, rows in missing.items():
             csv = unused_csv(directory, f"{stem}_from_log")
             write_csv(csv, rows)
             message = f"Recovered from the log: {plural(len(rows), 'exam')}, in {csv.name}."
             log_event(logging.INFO, "recovered", message, csv=csv.name, exams=len(rows))
         warn_of_unreported(directory)
-    return conclude(log, exams)
+    return conclude(log, [exam for rows in missing.values() for exam in rows])
+
+
+def _missing(directory: Path, rows: list[LogRow], options: Options) -> dict[str, list[Exam]]:
+    """The exams of each run that none of its CSVs has, by the stem of its files; raises OutputFailed and OSError."""
+    runs, _ = past_runs(directory)
+    by_run: dict[str, list[LogRow]] = {}
+    for row in rows:
+        by_run.setdefault(stem_of_run(directory, row.at), []).append(row)
+    missing: dict[str, list[Exam]] = {}
+    for stem, own in by_run.items():
+        csvs = candidates(directory, runs, [Period(min(row.at for row in own), max(row.at for row in own))])
+        same = [csv for csv in csvs_in(directory) if csv.name.startswith(f"{stem}_from_log")]  # of any time
+        if exams := not_in({*csvs, *same, *options.csvs}, [row.exam for row in own]):
+            missing[stem] = exams
+    return missing
 
 
 def conclude(log: LogRows, recovered: list[Exam]) -> int:
