@@ -16,7 +16,8 @@ from app.recovery.texts import lines, source_name
 # Other tools put their own words before a line, such as the name of a container.
 _TEXT = re.compile(r"(\S+Z) ERROR +UNWRITTEN ROW (.*)")
 _AS_JSON = "AS JSON "
-_JSON = re.compile(r'\{.*"event": "unwritten_row".*')
+_JSON = re.compile(r'\{.*"event"\s*:\s*"unwritten_row".*')
+_ANNOUNCED = re.compile("(?<!marked )UNWRITTEN ROW|unwritten_row")  # also within the quotes of another tool
 
 
 class LogRow(NamedTuple):
@@ -27,7 +28,7 @@ class LogRow(NamedTuple):
 
 
 class LogRows(NamedTuple):
-    """The rows of a log, and how many more of its lines announce one that cannot be read."""
+    """The rows of a log, and how many of its lines announce one that cannot be read."""
 
     rows: list[LogRow]
     unreadable: int
@@ -43,9 +44,11 @@ def read_log(source: Path) -> LogRows:
     unreadable = 0
     for number, line in enumerate(lines(source, "backslashreplace"), 1):
         text, entry = _TEXT.search(line), _JSON.search(line)
-        if not text and not entry:
+        if not _ANNOUNCED.search(line):
             continue
         try:
+            if not text and not entry:
+                raise MalformedRow("it is not as the run logged it")
             row = _of_text(*text.groups()) if text else _of_json(line[line.index("{") :])
             if not line.endswith("\n") and row.exam.updatedExamStatus not in STATUSES:
                 raise MalformedRow("the log ends within its last cell")

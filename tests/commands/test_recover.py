@@ -410,6 +410,43 @@ def test_a_truncated_row_of_a_log_is_reported_without_its_content_and_the_others
     assert [row["studentId"] for row in rows_of((volume / f"{STEM}_from_log.csv").read_bytes())] == ["3"]
 
 
+ENTRY = {"time": "2026-11-22T02:00:30.000Z", "event": "unwritten_row", "row": ",".join(exam(3))}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        json.dumps({"log": json.dumps(ENTRY) + "\n", "stream": "stderr"}),
+        "level=error msg=" + json.dumps(json.dumps(ENTRY)),
+        json.dumps({"log": f"2026-11-22T02:00:30.000Z ERROR   UNWRITTEN ROW {ENTRY['row']}\n"}),
+        f'level=error msg="2026-11-22T02:00:30.000Z ERROR   UNWRITTEN ROW {ENTRY["row"]}"',
+        json.dumps(ENTRY, indent=1),
+    ],
+)
+def test_a_row_in_a_log_that_another_tool_has_wrapped_is_not_overlooked(
+    volume: Path, recover: Recover, line: str
+) -> None:
+    leave(volume)
+    result = recover("--log", "-", given=line.encode() + b"\n")
+    assert result.code == 76
+    assert len(result.events("unreadable_row")) == 1
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (",", " :  ")])
+def test_a_row_in_a_log_in_json_may_have_any_white_space(
+    volume: Path, recover: Recover, separators: tuple[str, str]
+) -> None:
+    leave(volume)
+    assert recover("--log", "-", given=json.dumps(ENTRY, separators=separators).encode() + b"\n").code == 0
+    assert (volume / f"{STEM}_from_log.csv").exists()
+
+
+def test_a_log_without_unwritten_rows_is_said_to_have_none(volume: Path, recover: Recover) -> None:
+    leave(volume)
+    result = recover("--log", "-", given=b"2026-11-22T02:00:30.000Z INFO    Expiring overdue exams\n")
+    assert (result.code, result.message) == (0, "Nothing to recover: the log has no unwritten row.")
+
+
 @pytest.mark.parametrize("separator", ["\t", ",", ";"])
 @pytest.mark.parametrize(
     ("cells", "problem"),

@@ -52,7 +52,9 @@ def _missing(directory: Path, rows: list[LogRow], options: Options) -> dict[str,
 
 def conclude(log: LogRows, recovered: list[Exam]) -> int:
     """The exit code once the rows are recovered; raises UnexpectedResponse if some of the log cannot be read."""
-    if not recovered:
+    if not log.rows and not log.unreadable:
+        log_event(logging.INFO, "recovered", "Nothing to recover: the log has no unwritten row.")
+    elif log.rows and not recovered:
         message = f"Nothing to recover: each of the log's unwritten rows ({len(log.rows):,}) is already in a CSV."
         log_event(logging.INFO, "recovered", message)
     if log.unreadable:
