@@ -19,7 +19,7 @@ from app.output.csv_report import csv_bytes
 from app.recovery.query import KnownExam, query
 from app.recovery.zones import parse_zone, readings
 from tests.output.volumes import without_privileges
-from tests.support import HEADER, Jobs, Result, Run, Simulate, expired, files_in, rows_of
+from tests.support import HEADER, PATIENCE, Jobs, Result, Run, Simulate, expired, files_in, rows_of
 
 JSON = {"LOG_FORMAT": "json"}
 STEM = "expired_exams_SBAC_PT_20261122T020000Z"
@@ -343,6 +343,20 @@ def test_a_signal_ends_the_wait_for_the_list(volume: Path, jobs: Jobs) -> None:
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 128 + signal.SIGTERM
     assert resolved(volume) == [None]
+
+
+def test_a_signal_ends_the_wait_for_whoever_reads_the_query(volume: Path, jobs: Jobs) -> None:
+    leave(volume)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with open(reader, "rb"), open(writer, "wb", buffering=0) as full:
+        while full.write(b"x" * 65_536):
+            pass
+        os.set_blocking(writer, True)
+        process = jobs.start(JSON, "recover", str(volume), stdout=full, bufsize=0)
+        jobs.read_until(process, "unresolved")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 128 + signal.SIGTERM
 
 
 @pytest.mark.parametrize("action", ["--found", "--log"])

@@ -16,7 +16,7 @@ def recover(options: Options, stop: Stop) -> int:
 
     Raises:
         Failure: it cannot be done. Then nothing was changed, or doing it again does the rest.
-        Interrupted: a signal was received while something was read; nothing was changed.
+        Interrupted: a signal was received while something was read or printed; nothing was changed.
     """
     settings.read_variables({}).apply()  # for its log; no setting is needed
     directory = options.directory
@@ -25,7 +25,7 @@ def recover(options: Options, stop: Stop) -> int:
             return print_log(options.log, options, stop)
         if options.found:
             return print_found(options.found, options, stop)
-        return print_query(options.windows, [], options)
+        return print_query(options.windows, [], options, stop)
     if options.log:
         return take_log(directory, options.log, options, stop)
     if options.found:
@@ -33,6 +33,6 @@ def recover(options: Options, stop: Stop) -> int:
     if options.acknowledge is not None:
         return acknowledge(directory, options.acknowledge)
     try:
-        return query_for(directory, options)
+        return query_for(directory, options, stop)
     except OSError as error:
         raise OutputFailed(unusable(directory, error)) from None

@@ -13,11 +13,12 @@ from app.output.past_runs import PastRun
 from app.recovery.known import known_exams
 from app.recovery.query import query
 from app.recovery.windows import read_runs, warn_of_unreported
+from app.signals import Stop
 
 _LIMIT = 100  # the exam service's expireExamLimit by default
 
 
-def query_for(directory: Path, options: Options) -> int:
+def query_for(directory: Path, options: Options, stop: Stop) -> int:
     """Print the query for all windows of a directory that are unresolved."""
     runs, unresolved = read_runs(directory)
     if not unresolved:
@@ -33,10 +34,10 @@ def query_for(directory: Path, options: Options) -> int:
             summary=run.summary.name,
             **window.bounds(),
         )
-    return print_query(list(unresolved), runs, options)
+    return print_query(list(unresolved), runs, options, stop)
 
 
-def print_query(windows: list[Period], runs: list[PastRun], options: Options) -> int:
+def print_query(windows: list[Period], runs: list[PastRun], options: Options, stop: Stop) -> int:
     """Print the query for these windows, with exams of `runs` to verify the time zone, and log when to run it."""
     known = known_exams(runs, windows)
     if not known:
@@ -47,7 +48,7 @@ def print_query(windows: list[Period], runs: list[PastRun], options: Options) ->
             f" {options.zone.name}. Look up status_changed_at in exam.exam_event for an exam of any run: if it is not"
             " within the time of that run, print the query again with --database-zone.",
         )
-    write_stdout(query(windows, known, options.zone).encode())
+    write_stdout(query(windows, known, options.zone).encode(), stop)
     latest = max(window.end for window in windows)
     when = "now" if latest <= datetime.now(UTC) else f"after {timestamp(latest)}, as Proctor may be working until then"
     how = f"{options.directory} --found -" if options.directory else "--found - --csv YOUR.csv"

@@ -25,7 +25,7 @@ def print_found(source: Path, options: Options, stop: Stop) -> int:
     _warn_without_csvs(options)
     found = read_list(source, options, stop)
     windows = [*options.windows, *(asked.window for asked in found.asked)]
-    _print_csv(missing_exams(found, windows, options.csvs, options, stop))
+    _print_csv(missing_exams(found, windows, options.csvs, options, stop), stop)
     return ExitCode.OK
 
 
@@ -35,7 +35,7 @@ def print_log(source: Path, options: Options, stop: Stop) -> int:
     with stop.interruptible(FIRST):
         log = read_log(source)
         exams = not_in(options.csvs, [row.exam for row in log.rows])
-    _print_csv(exams)
+    _print_csv(exams, stop)
     return conclude(log, exams)
 
 
@@ -45,23 +45,25 @@ def _warn_without_csvs(options: Options) -> None:
         log_event(logging.WARNING, "recovered", message)
 
 
-def _print_csv(exams: list[Exam]) -> None:
-    write_stdout(csv_bytes([Exam._fields, *exams]))
+def _print_csv(exams: list[Exam], stop: Stop) -> None:
+    write_stdout(csv_bytes([Exam._fields, *exams]), stop)
     message = f"Recovered: {plural(len(exams), 'exam')}, in the CSV on stdout."
     log_event(logging.INFO, "recovered", message, exams=len(exams))
 
 
-def write_stdout(data: bytes) -> None:
-    """Write to stdout, durable where it is a file.
+def write_stdout(data: bytes, stop: Stop) -> None:
+    """Write to stdout, durable where it is a file; a signal ends the wait for whoever reads it.
 
     Raises:
         OutputFailed: it cannot be written.
+        Interrupted: a signal was received.
     """
     remaining = memoryview(data)
     try:
-        while remaining:
-            remaining = remaining[os.write(_STDOUT, remaining) :]
-        if is_regular(_STDOUT):
-            os.fsync(_STDOUT)
+        with stop.interruptible(FIRST):
+            while remaining:
+                remaining = remaining[os.write(_STDOUT, remaining) :]
+            if is_regular(_STDOUT):
+                os.fsync(_STDOUT)
     except OSError as error:
         raise OutputFailed(f"stdout cannot be written: {error.strerror}. Do not use what was written.") from None
