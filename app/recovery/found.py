@@ -70,7 +70,8 @@ def read_unverified(source: Path) -> Found:
     """Read a list of exams in the columns of the query, complete or not, even an empty one.
 
     Raises:
-        UnexpectedResponse: it cannot be read, or has a row that the query does not return.
+        OutputFailed: it cannot be read.
+        UnexpectedResponse: it has a row that the query does not return.
     """
     exams: dict[str, Exam] = {}
     asked: list[Asked] = []
@@ -114,14 +115,14 @@ def verify_time(found: Found, windows: Collection[Period]) -> None:
 
 
 def verify_zone_is_known(found: Found) -> None:
-    """Where nothing was found, make sure that it was not for the time zone.
+    """Make sure that the time zone was verified: with a wrong one, exams of another time are found, or none.
 
     Raises:
         UnexpectedResponse: the query had no exam by which it could be verified.
     """
     if not found.known:
         raise UnexpectedResponse(
-            "The query found no missing exam, and had no exam with which to verify the time zone. Make sure that"
+            "The query had no exam with which to verify the time zone. Make sure that"
             f" --database-zone was right, then pass the same list with --unverified. {_NOTHING_DONE}"
         )
 

@@ -38,7 +38,7 @@ def read_log(source: Path) -> LogRows:
     """All unwritten rows of a log, text or JSON, of however many runs.
 
     Raises:
-        UnexpectedResponse: the log cannot be read.
+        OutputFailed: the log cannot be read.
     """
     rows: list[LogRow] = []
     unreadable = 0

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from app.exceptions import UnexpectedResponse
+from app.exceptions import OutputFailed, UnexpectedResponse
 
 STDIN = Path("-")
 
@@ -20,7 +20,8 @@ def lines(source: Path, errors: str = "strict") -> Iterator[str]:
     """The lines of a file, or of stdin, each with the line end that it has.
 
     Raises:
-        UnexpectedResponse: it cannot be read, or is not text.
+        OutputFailed: it cannot be read.
+        UnexpectedResponse: it is not text.
     """
     try:
         with _open(source) as file:
@@ -28,7 +29,7 @@ def lines(source: Path, errors: str = "strict") -> Iterator[str]:
             encoding = "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
             yield from io.TextIOWrapper(file, encoding, errors, newline="")
     except OSError as error:
-        raise UnexpectedResponse(f"{source_name(source)} cannot be read: {error.strerror}.") from None
+        raise OutputFailed(f"{source_name(source)} cannot be read: {error.strerror}.") from None
     except UnicodeError:
         raise UnexpectedResponse(
             f"{source_name(source)} is not UTF-8 text. For mysql, add --default-character-set=utf8mb4."
@@ -39,5 +40,5 @@ def _open(source: Path) -> io.BufferedReader:
     if source != STDIN:
         return source.open("rb")
     if sys.stdin is None:
-        raise UnexpectedResponse("stdin is closed: pipe the text into this command.")
+        raise OutputFailed("stdin is closed: pipe the text into this command.")
     return open(sys.stdin.fileno(), "rb", closefd=False)

@@ -128,6 +128,25 @@ def test_an_empty_list_is_only_taken_when_it_is_confirmed(volume: Path, recover:
     assert all(resolved(volume))
 
 
+def test_without_an_exam_to_verify_the_time_zone_by_a_list_is_only_taken_when_it_is_confirmed(
+    volume: Path, recover: Recover
+) -> None:
+    leave(volume, numbers=())
+    result = recover("--found", "-", given=listed(3, end=ASKED))
+    assert (result.code, resolved(volume)) == (76, [None])
+    assert "--unverified" in result.message
+    assert recover("--found", "-", "--unverified", given=listed(3, end=ASKED)).code == 0
+    assert (volume / f"{STEM}_recovered.csv").exists()
+
+
+@pytest.mark.parametrize("action", ["--found", "--log"])
+def test_a_list_or_a_log_that_cannot_be_read_fails(volume: Path, recover: Recover, action: str) -> None:
+    leave(volume)
+    result = recover(action, "/proc/self/mem")
+    assert (result.code, resolved(volume)) == (74, [None])
+    assert "/proc/self/mem cannot be read" in result.message
+
+
 def test_a_list_of_one_s_own_is_taken_when_it_is_confirmed(volume: Path, recover: Recover) -> None:
     leave(volume)
     own = listed(2, 3).splitlines()[:2]

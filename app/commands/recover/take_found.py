@@ -37,6 +37,8 @@ def take_found(directory: Path, source: Path, options: Options, stop: Stop) -> i
         csvs = [*without_source(csvs, source), *options.csvs]
         exams = missing_exams(found, covered, csvs, options, stop)
         if covered:
+            if not options.unverified:
+                verify_zone_is_known(found)
             _resolve_by(directory, exams, covered, unresolved[covered[0]][0])
     others = [window for window in unresolved if window not in covered]
     for window in others:
