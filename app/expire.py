@@ -216,7 +216,7 @@ class _RecentExams:
         for exam in batch.exams:
             key: str | tuple[str, ...] = exam.examId or exam
             known = newer.get(key) or older.get(key)
-            if known and known[:4] != exam[:4]:
+            if known and _are_different(known, exam):
                 anomalies.add(f"exam {exam.examId[:50]!r} again, of another student or assessment")
                 newer[key] = known  # the id is remembered as long as the other exams that have it
                 key = exam[:4]
@@ -233,6 +233,11 @@ class _RecentExams:
         if len(newer) >= _EXAMS_REMEMBERED:
             self._newer, self._older = {}, newer
         return rows, new, frozenset(anomalies)
+
+
+def _are_different(one: Exam, other: Exam) -> bool:
+    """Whether two records with the same id are of different exams: one that lacks a value may be any of them."""
+    return any(mine and its and mine != its for mine, its in zip(one[:4], other[:4], strict=True))
 
 
 def _log_once(anomalies: frozenset[str], logged: set[str]) -> None:

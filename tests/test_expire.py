@@ -70,6 +70,15 @@ def test_exams_with_the_same_id_that_are_different_get_a_row_each_and_are_logged
     assert "exam 'exam' again, of another student or assessment. Each exam has its row" in warning["message"]
 
 
+def test_an_exam_that_is_reported_again_without_some_of_its_values_gets_no_second_row(
+    simulate: Simulate, run: Run
+) -> None:
+    responses = [batch(EXAM, more=True), batch(exam("exam", studentId=None, assessmentKey=""))]
+    with serving(responding(in_turn(*responses))) as server:
+        result = run(simulate(), PROCTOR_URL=server.url)
+    assert (result.code, result.exam_ids) == (0, ["exam"])
+
+
 @pytest.mark.parametrize("size", [1, 3_000])
 def test_a_proctor_that_repeats_exams_with_the_same_id_for_ever_makes_no_progress(
     simulate: Simulate, run: Run, size: int
