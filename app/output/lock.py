@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 from app.exceptions import Busy
 from app.output.files import opener, partials_in
@@ -16,7 +15,6 @@ from app.output.record import Record
 LOCK = ".lock"
 
 _LONGEST_RECORD = 4096  # bytes
-_PROBED_WITHIN = 0.2  # seconds
 _PAUSE = 0.01  # seconds
 # On Windows, locked bytes cannot be read, so the locked byte lies far beyond any content.
 _LOCKED_BYTE = 1 << 40
@@ -78,8 +76,8 @@ def _run_under_way(directory: Path) -> bool:
 def is_locked(path: Path) -> bool:
     """Whether a run that is under way holds a file."""
     try:
-        with _open_to_probe(path) as file:
-            return not lock_within(_PROBED_WITHIN, file.fileno())
+        with path.open("rb") as file:
+            return not try_lock(file.fileno(), shared=True)  # over NFS, the only lock on a file open for reading alone
     except OSError:
         return False
 
@@ -94,17 +92,10 @@ def lock_within(seconds: float, descriptor: int) -> bool:
     return True
 
 
-def _open_to_probe(path: Path) -> BinaryIO:
-    try:
-        return path.open("r+b")  # over NFS, a file that is open for reading alone cannot be locked
-    except OSError:
-        return path.open("rb")
-
-
 if sys.platform == "win32":
     import msvcrt
 
-    def try_lock(descriptor: int) -> bool:
+    def try_lock(descriptor: int, *, shared: bool = False) -> bool:  # noqa: ARG001 - it has no other kind
         """Lock an open file until it is closed; False where another process has it."""
         position = os.lseek(descriptor, 0, os.SEEK_CUR)
         os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
@@ -119,10 +110,10 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def try_lock(descriptor: int) -> bool:
-        """Lock an open file until it is closed; False where another process has it."""
+    def try_lock(descriptor: int, *, shared: bool = False) -> bool:
+        """Lock an open file until it is closed, alone or with others; False where another process has it."""
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
