@@ -12,9 +12,9 @@ from app.expire import expire_all
 from app.heartbeat import Monitor
 from app.logs import log, log_event
 from app.output.csv_report import CsvReport
-from app.output.past_runs import past_runs, unresolved_windows
+from app.output.past_runs import PastRun, unresolved_windows
 from app.output.summary import Summary
-from app.output.volume import Volume, unusable
+from app.output.volume import Volume
 from app.proctor.endpoint import Endpoint
 from app.proctor.tokens import Tokens
 from app.proctor.transport import Transport, tls_verify
@@ -34,7 +34,7 @@ def run(settings: Settings, stop: Stop) -> int:
             if settings.output_dir:
                 longest_call = settings.connect_timeout + settings.read_timeout
                 volume = held.enter_context(closing(Volume(settings.output_dir, longest_call, stop.sleep)))
-                summary.unresolved_before = _warn_of_unresolved(settings.output_dir)
+                summary.unresolved_before = _warn_of_unresolved(*volume.past_runs(), settings.output_dir)
                 lost, seconds_at_work = volume.clean_up()
                 summary.lost += lost
                 opened = volume.report(settings.client_name, stop)
@@ -61,12 +61,8 @@ def run(settings: Settings, stop: Stop) -> int:
         return _conclude(report, summary, monitor, stop)
 
 
-def _warn_of_unresolved(directory: Path) -> bool:
+def _warn_of_unresolved(runs: list[PastRun], unreadable: list[str], directory: Path) -> bool:
     """Whether a window of an earlier run is unresolved, or may be; logs warnings then."""
-    try:
-        runs, unreadable = past_runs(directory)
-    except OSError as error:
-        raise OutputFailed(unusable(directory, error)) from None
     windows = unresolved_windows(runs)
     for sentence in unreadable:
         log_event(logging.WARNING, "ignored", sentence)

@@ -52,7 +52,7 @@ def clean_up(directory: Path, record: Record | None, longest_call: float) -> Ear
         OSError: a file cannot be read or written.
     """
     now = Moment.now()
-    windows: list[Window] = []
+    shown: set[Period] = set()
     at_work = _seconds_at_work(record, now)
     for draft in directory.glob(f"expired_exams_*.json{DRAFT}"):
         draft.unlink()
@@ -65,25 +65,27 @@ def clean_up(directory: Path, record: Record | None, longest_call: float) -> Ear
         own = record if record and record.csv == csv.name else None
         if not own and _lost_in(summary_of(csv)) is None:
             at_work = max(at_work, longest_call)  # it may have been killed just now, in a call
-        windows += _clean_up_csv(csv, name, own, longest_call, now)
+        shown |= _clean_up_csv(csv, name, own, longest_call, now)
     sync_directory(directory)
-    periods = {window.period for window in windows}
-    earlier = unreported_windows(past_runs(directory)[0])  # of runs whose next one was killed, too, or could not begin
-    windows += [window for window in earlier if window.period not in periods]
+    windows = unreported_windows(past_runs(directory)[0])
+    for period in [window.period for window in windows if window.period not in shown]:
+        message = f"Exams that Proctor changed {period} may be in no CSV, and no exit code has reported that yet."
+        log_event(logging.ERROR, "unresolved", message, **period.bounds())
     return EarlierRuns(windows, at_work)
 
 
-def _clean_up_csv(csv: Path, name: RunName, own: Record | None, longest_call: float, now: Moment) -> list[Window]:
+def _clean_up_csv(csv: Path, name: RunName, own: Record | None, longest_call: float, now: Moment) -> set[Period]:
+    """Clean up one CSV. Returns the windows that are in the log now."""
     length, exams = _complete_rows(partial_of(csv))
-    lost = _lost_in(summary_of(csv))
+    lost, shown = _lost_in(summary_of(csv)), False
     if lost is None:
         _report_killed(csv, name, exams, _window(own, name, longest_call, now))
-        lost = _lost_in(summary_of(csv)) or []  # in milliseconds, as all runs compare them
+        lost, shown = _lost_in(summary_of(csv)) or [], True  # in milliseconds, as all runs compare them
     elif lost:
-        _withdraw_exit_code(summary_of(csv))
+        _note_unreported(summary_of(csv))
     _cut(partial_of(csv), length)
     partial_of(csv).rename(csv)
-    return lost
+    return {window.period for window in lost} if shown else set()
 
 
 def _window(record: Record | None, name: RunName, longest_call: float, now: Moment) -> list[Window]:
@@ -119,11 +121,9 @@ def _lost_in(summary: Path) -> list[Window] | None:
         return None
 
 
-def _withdraw_exit_code(summary: Path) -> None:
+def _note_unreported(summary: Path) -> None:
     """Note that a run's exit code may not have been received, so that its windows stay unreported until one is."""
-    content = json.loads(summary.read_bytes())
-    if content.get("exit_code") is not None:
-        write_json(summary, content | {"exit_code": None})
+    write_json(summary, json.loads(summary.read_bytes()) | {"reported": False})
 
 
 def _complete_rows(path: Path) -> tuple[int, Counter[str]]:

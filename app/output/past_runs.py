@@ -31,6 +31,8 @@ class PastRun(NamedTuple):
     ended: datetime | None
     outcome: str
     exit_code: int | None
+    reported: bool
+    """Whether its exit code was received, as far as is known."""
     message: str
     expired: int
     completed: int
@@ -120,7 +122,9 @@ def unresolved_windows(runs: Iterable[PastRun]) -> Unresolved:
 def unreported_windows(runs: Iterable[PastRun]) -> list[Window]:
     """The unresolved windows that no exit code has reported for good: those of killed runs that no later one lists."""
     runs = list(runs)
-    settled = {window.period for run in runs for window in run.lost if window.resolved or reports_losses(run.exit_code)}
+    reported = [run for run in runs if run.reported and reports_losses(run.exit_code)]
+    settled = {window.period for run in reported for window in run.lost}
+    settled |= {window.period for run in runs for window in run.lost if window.resolved}
     unresolved = unresolved_windows(runs).items()
     return [Window(*period, window.reason) for period, (_, window) in unresolved if period not in settled]
 
@@ -134,6 +138,7 @@ def _past_run(path: Path, summary: dict[str, Any]) -> PastRun:
         ended=parse_timestamp(ended) if ended else None,
         outcome=str(summary["outcome"]),
         exit_code=None if code is None else int(code),
+        reported=bool(summary.get("reported", True)),
         message=str(summary["message"]),
         expired=int(exams["expired"]),
         completed=int(exams["completed"]),

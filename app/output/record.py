@@ -23,7 +23,7 @@ class Record(NamedTuple):
     last_call: Moment | None
     """When the call began that Proctor may be working on; after a lost response, when it was lost.
 
-    As long as the run waits for the last call of an earlier one, this is that call's. None: no call is at work.
+    While the run waits for the last call of an earlier one: when it began to. None: no call is at work.
     """
     longest_call: float
     """For how many seconds Proctor may be working on a call from `last_call` on."""

@@ -22,6 +22,7 @@ from app.output.files import csv_of_new_run, opener, partial_of, summary_of, syn
 from app.output.killed_runs import EarlierRuns, clean_up
 from app.output.lock import LOCK, Lock, lock_within
 from app.output.mounts import refuse_ephemeral
+from app.output.past_runs import PastRun, past_runs
 from app.output.record import Record
 from app.signals import Stop
 
@@ -61,22 +62,22 @@ class Volume:
         self._seconds_at_work = earlier.seconds_at_work
         return earlier
 
+    def past_runs(self) -> tuple[list[PastRun], list[str]]:
+        """As `past_runs` of the directory; raises OutputFailed where it cannot be listed."""
+        with _reporting(self._directory, _NOTHING_EXPIRED):
+            return past_runs(self._directory)
+
     def report(self, client_name: str, stop: Stop) -> "VolumeReport":
         """A CSV for a new run, still without its header; raises OutputFailed where it cannot be made."""
         csv = csv_of_new_run(self._directory, client_name)
-        at_work, longest_call = None, self._longest_call
-        # If this run is killed while it waits, the next one waits.
-        if self._record and self._record.last_call:
-            at_work, longest_call = self._record.last_call, max(longest_call, self._record.longest_call)
-        elif self._seconds_at_work:
-            at_work = Moment.now()
-        record = Record(csv.name, Moment.now(), False, at_work, longest_call)
+        now = Moment.now()
+        at_work = now if self._seconds_at_work else None  # if this run is killed while it waits, the next one waits
+        record = Record(csv.name, now, False, at_work, max(self._longest_call, self._seconds_at_work))
         with _reporting(self._directory, _NOTHING_EXPIRED):
             self._lock.write(record)  # before there is a CSV: without one it would look as if a call was under way
             file = FileIO(partial_of(csv), "x", opener=opener)
-            lock_within(
-                _LOCKED_WITHIN, file.fileno()
-            )  # distinguishes it from a killed run's, even if the lock file was removed
+            # Distinguishes it from a killed run's, even if the lock file was removed.
+            lock_within(_LOCKED_WITHIN, file.fileno())
             sync_directory(self._directory)
         return VolumeReport(csv, file, self._lock, record, stop)
 
@@ -94,7 +95,7 @@ class VolumeReport(CsvReport):
         self._file = file
         self._lock = lock
         self._record = record
-        self._before_call = record
+        self._lost_at_work: Moment | None = None  # when a call was lost that Proctor may still be working on
         self._has_summary = False
 
     def open(self) -> None:
@@ -108,35 +109,32 @@ class VolumeReport(CsvReport):
             raise
 
     def call_begins(self, began: Moment) -> None:
-        self._before_call = self._record
         since = self._record.since if self._record.unreported else began
         # The former record would say that no call was under way.
         with _reporting(self._csv.parent, "No further call is made."):
             self._keep(self._record._replace(since=since, unreported=True, last_call=began))
 
     def nothing_changed(self) -> None:
-        self._all_reported(at_work_since=self._before_call.last_call)
+        self._all_reported()
 
     def response_lost(self, at_work: bool) -> None:
         # From now on `since` stays: the window of a killed run has every response in it that was lost. And the next run
         # waits as long as this one does where Proctor may go on with the call.
-        at_work_since = Moment.now() if at_work else None
+        self._lost_at_work = Moment.now() if at_work else None
         with suppress(OSError):  # the former record says that a call is under way
-            self._keep(self._record._replace(last_lost=self._record.last_call, last_call=at_work_since))
+            self._keep(self._record._replace(last_lost=self._record.last_call, last_call=self._lost_at_work))
 
     def write(self, exams: Sequence[Exam]) -> None:
         super().write(exams)
+        self._lost_at_work = None
         self._all_reported()
 
-    def _all_reported(self, at_work_since: Moment | None = None) -> None:
-        """The last call has ended, and its exams are in the CSV; those of a lost response are not.
-
-        `at_work_since` is for a lost call before it that Proctor may still be at work on.
-        """
+    def _all_reported(self) -> None:
+        """The last call has ended, and its exams are in the CSV; those of a lost response are not."""
         if not self._record.last_lost:
             self._record = self._record._replace(since=Moment.now(), unreported=False)
         with suppress(OSError):  # the former record only makes a window wider
-            self._keep(self._record._replace(last_call=at_work_since))
+            self._keep(self._record._replace(last_call=self._lost_at_work))
 
     def _keep(self, record: Record) -> None:
         self._record = record

@@ -156,9 +156,8 @@ def test_a_run_that_was_killed_in_the_ping_of_its_end_gets_its_final_name_and_a_
     assert len(summary["lost"]) == len(faults)
     assert result.events("killed_run") == []
     assert partial.with_suffix("").read_bytes() == rows
-    code_after = None if faults else 0  # whether anybody received a code with a loss is not known
     kept = json.loads(partial.with_suffix("").with_suffix(".json").read_bytes())
-    assert kept == {**summary, "exit_code": code_after}
+    assert kept == {**summary, **({"reported": False} if faults else {})}
     assert run(simulator, OUTPUT_DIR=str(volume)).code == 0
 
 
@@ -255,6 +254,17 @@ def test_a_loss_whose_exit_code_was_not_received_is_reported_even_if_the_next_ru
     jobs.finish(killed)
     result = run(simulator, OUTPUT_DIR=str(volume))
     assert (result.code, result.summary["lost"]) == (65, [WINDOW])
+    assert WINDOW.items() >= {name: result.events("unresolved")[-1][name] for name in ("start", "end")}.items()
+
+
+def test_a_run_that_lost_responses_and_could_not_rename_its_csv_counts_as_ended_once_they_are_resolved(
+    simulate: Simulate, jobs: Jobs, run: Run, volume: Path
+) -> None:
+    stem = ended(volume, 0, 65, WINDOW, client="SBAC")
+    (volume / f"{stem}.csv.partial").write_bytes(HEADER_LINE)
+    assert run(simulate(exams=0), OUTPUT_DIR=str(volume)).code == 65
+    assert jobs.run({}, "recover", str(volume), "--acknowledge", "ticket 4711").code == 0
+    assert jobs.run({}, "history", str(volume)).code == 0
 
 
 WINDOW = {"start": "2026-04-01T02:00:00.000Z", "end": "2026-04-01T02:05:00.000Z", "reason": "?"}

@@ -329,6 +329,16 @@ def test_after_a_reboot_a_call_in_the_future_is_waited_for_as_if_it_began_now(
     assert instant(window["end"]) >= future.wall
 
 
+def test_a_wait_that_is_over_is_not_repeated_by_the_next_run(simulate: Simulate, run: Run, volume: Path) -> None:
+    stem = leave(volume, 0, HEADER_LINE + PLAIN)
+    future = ago(-5, boot="another")
+    write_record(volume, stem, since=future, last_call=future, longest_call=1)
+    simulator = simulate(faults=["403"])
+    waited, following = (run(simulator, OUTPUT_DIR=str(volume)) for _ in range(2))
+    assert (waited.code, len(waited.events("earlier_call"))) == (77, 1)
+    assert (following.code, following.events("earlier_call")) == (0, [])
+
+
 def lines() -> list[bytes]:
     """What may stand in a lock file that no run wrote, or not completely."""
     now = Moment.now()
@@ -394,14 +404,15 @@ def test_history_distinguishes_a_run_under_way_from_a_killed_one(
 NFS = (
     "import fcntl\nreal = fcntl.flock\n"
     "def flock(descriptor, operation):\n"
-    "    if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:\n"
+    "    reads_only = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY\n"
+    "    if reads_only and operation & fcntl.LOCK_EX:\n"
     "        raise OSError(errno.EBADF, os.strerror(errno.EBADF))\n"
     "    real(descriptor, operation)\n"
     "fcntl.flock = flock\n"
 )
 
 
-def test_history_distinguishes_them_also_where_only_what_is_open_for_writing_can_be_locked(
+def test_history_distinguishes_them_also_where_what_is_open_for_reading_cannot_be_locked_for_oneself(
     simulate: Simulate, jobs: Jobs, volume: Path, tmp_path: Path
 ) -> None:
     simulator = simulate(faults=["hold"])
@@ -417,7 +428,7 @@ def test_history_distinguishes_them_also_where_only_what_is_open_for_writing_can
 
 @pytest.mark.skipif(sys.platform != "linux" or not shutil.which("setpriv"), reason="needs setpriv")
 def test_history_distinguishes_them_also_for_a_user_who_may_only_read(
-    simulate: Simulate, jobs: Jobs, volume: Path
+    simulate: Simulate, jobs: Jobs, volume: Path, tmp_path: Path
 ) -> None:
     simulator = simulate(faults=["hold"])
     process = jobs.start({**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume)})
@@ -425,6 +436,8 @@ def test_history_distinguishes_them_also_for_a_user_who_may_only_read(
     only(volume, ".partial").chmod(0o444)
     shell = launcher(jobs.directory, 'exec setpriv --bounding-set=-dac_override "$@"')
     assert b"belongs to a run that is under way." in jobs.run({}, "history", str(volume), executable=shell).stdout
+    over_nfs = jobs.run(sabotaged(tmp_path, NFS), "history", str(volume), executable=shell)
+    assert b"belongs to a run that is under way." in over_nfs.stdout
     process.kill()
 
 
@@ -432,7 +445,7 @@ PROBES = (
     "import fcntl\nreal, probes = fcntl.flock, [1, 2, 3]\n"
     "def flock(descriptor, operation):\n"
     "    name = os.readlink(f'/proc/self/fd/{descriptor}')\n"
-    "    if name.endswith('.partial') and probes and probes.pop():\n"
+    "    if name.endswith('.partial') and operation & fcntl.LOCK_EX and probes and probes.pop():\n"
     "        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))\n"
     "    real(descriptor, operation)\n"
     "fcntl.flock = flock\n"

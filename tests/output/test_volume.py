@@ -104,22 +104,23 @@ def test_an_output_dir_that_is_not_a_directory_stops_the_run_before_the_token(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs permissions")
-@pytest.mark.parametrize("at_fault", ["", ".lock"])
+@pytest.mark.parametrize(("at_fault", "mode"), [("", 0o555), ("", 0o333), (".lock", 0o555)])
 def test_an_output_dir_without_permissions_is_reported_with_owner_mode_user_and_a_fix(
-    simulate: Simulate, jobs: Jobs, volume: Path, at_fault: str
+    simulate: Simulate, jobs: Jobs, volume: Path, at_fault: str, mode: int
 ) -> None:
     shell = without_privileges(jobs.directory)
     simulator = simulate()
     path = volume / at_fault if at_fault else volume
     if at_fault:
         path.touch()
-    path.chmod(0o555)
+    path.chmod(mode)
     result = jobs.run({**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume)}, executable=shell)
     assert nothing_is_expired(simulator, result)
+    assert "Nothing was expired." in result.message
     user, group = os.geteuid(), os.getegid()
     assert (
         f"OUTPUT_DIR {str(volume)!r} cannot be used by user {user}, group {group}: {path} belongs to user {user}, group"
-        f" {group}, with mode 0555. Fix the permissions, for example: chown {user} {path}" in result.message
+        f" {group}, with mode 0{mode:o}. Fix the permissions, for example: chown {user} {path}" in result.message
     )
     assert files_in(volume) == {}
 
