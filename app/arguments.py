@@ -103,9 +103,14 @@ def _add_recover_options(parser: argparse.ArgumentParser) -> None:
     add("--acknowledge", type=_note, metavar="NOTE", help="mark all windows in DIR as resolved by other means")
     add = parser.add_argument
     add(
+        "--trust-zone",
+        action="store_true",
+        help="with --found: the time zone was verified by hand, as no run has an exam to verify it by",
+    )
+    add(
         "--unverified",
         action="store_true",
-        help="with --found: accept any list, even an empty one, as complete for every unresolved window",
+        help="with --found: accept a list from elsewhere as complete for every unresolved window",
     )
     add(
         "--csv",
@@ -127,20 +132,23 @@ def _recover_options(parsed: argparse.Namespace, parser: argparse.ArgumentParser
         parser.error("--acknowledge needs DIR")
     if not parsed.directory and not parsed.window and not takes_list:
         parser.error("DIR is missing, or --window for a run without OUTPUT_DIR")
+    if parsed.trust_zone and not parsed.found:
+        parser.error("--trust-zone goes with --found")
     if parsed.unverified and not parsed.found:
         parser.error("--unverified goes with --found")
     for start, end in parsed.window:
         if start > end:
             parser.error("a --window must not end before it starts")
     return Options(
-        parsed.directory,
-        [Period(start, end) for start, end in parsed.window],
-        parsed.database_zone,
-        parsed.found,
-        parsed.unverified,
-        parsed.log,
-        parsed.acknowledge,
-        parsed.csv,
+        directory=parsed.directory,
+        windows=[Period(start, end) for start, end in parsed.window],
+        zone=parsed.database_zone,
+        found=parsed.found,
+        trust_zone=parsed.trust_zone,
+        unverified=parsed.unverified,
+        log=parsed.log,
+        acknowledge=parsed.acknowledge,
+        csvs=parsed.csv,
     )
 
 

@@ -84,7 +84,8 @@ MariaDB can run it. The second writes the exams that no CSV there has to a CSV o
 as resolved. Both can safely be repeated. No settings are needed, but LOG_LEVEL and LOG_FORMAT are honoured.
 
 The database stores times in the time zone of the exam service's JVM. A wrong --database-zone does no harm: the
-second step detects it with an exam that is in a CSV, changes nothing, and prints the right one.
+second step detects it with an exam that is in a CSV, changes nothing, and prints the right one. Where no CSV has
+an exam, verify the time zone by hand, and confirm it with --trust-zone.
 """
 
 RECOVER_EXAMPLES_AND_CODES = """\
@@ -93,10 +94,10 @@ For rows that a run could write to its log alone (exit code 74), and to mark all
   python -m app recover output --log job.log
   python -m app recover output --acknowledge "asked the database team, ticket 4711"
 
-For runs without OUTPUT_DIR, give the windows from the log, and the CSVs.
+For runs without OUTPUT_DIR, give the windows from the log, and the CSVs. No exam verifies the time zone there.
 
   python -m app recover --window 2026-11-22T02:00:00.679Z 2026-11-22T02:06:00.681Z > query.sql
-  mysql -N exam < query.sql | python -m app recover --found - --csv expired.csv > recovered.csv
+  mysql -N exam < query.sql | python -m app recover --found - --trust-zone --csv expired.csv > recovered.csv
 
 Exit codes: 0 done, or nothing to do; 64 wrong usage; 65 windows that the query did not ask for are unresolved; 74 a
 file cannot be read or written, or DIR has no summary of a run; 75 a run is under way, the job must be run again after

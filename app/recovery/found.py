@@ -46,36 +46,63 @@ class Found(NamedTuple):
     known: list[Changes]
 
 
-def read_found(source: Path) -> Found:
-    """Read the result of the query, which must be complete.
+def read_found(source: Path, *, trust_zone: bool) -> Found:
+    """Read the result of the query, which must be complete, and of the right time zone.
+
+    `trust_zone`: it is the right one, although the query had no exam by which that can be verified.
 
     Raises:
+        OutputFailed: it cannot be read.
         UnexpectedResponse: it is not; says why, and that nothing was done.
     """
-    found = read_unverified(source)
-    name = source_name(source)
+    found = _read(source)
     if not found.asked:
-        what = "not the complete result of the query" if found.exams or found.known else "empty"
-        raise UnexpectedResponse(
-            f"{name} is {what}: even where no exam was lost, the result ends with a row '{ASKED_WINDOW}'. Check"
-            f" whether the client failed, or limits or sorts the rows. {_NOTHING_DONE}"
-        )
+        raise _incomplete(source, "not the complete result of the query" if found.exams else "empty")
     zone = found.asked[0].zone
     for exam in found.known:
         _verify_zone(exam, zone, found.known)
+    if not found.known and not trust_zone:  # with a wrong one, exams of another time are found, or none
+        raise UnexpectedResponse(
+            "The query had no exam with which to verify the time zone. Make sure that --database-zone was right, then"
+            f" pass the same list with --trust-zone. {_NOTHING_DONE}"
+        )
     return found
 
 
 def read_unverified(source: Path) -> Found:
-    """Read a list of exams in the columns of the query, complete or not, even an empty one.
+    """Read a list of exams in the columns of the query, from elsewhere or a result of the query.
 
     Raises:
         OutputFailed: it cannot be read.
-        UnexpectedResponse: it has a row that the query does not return.
+        UnexpectedResponse: it is empty, or the query returned it, and it is not complete.
+    """
+    found = _read(source)
+    if not found.exams and not found.asked:
+        raise UnexpectedResponse(
+            f"{source_name(source)} is empty, as it is where a client failed. If it is known that nothing was lost, use"
+            f" --acknowledge. {_NOTHING_DONE}"
+        )
+    return found
+
+
+def _incomplete(source: Path, what: str) -> UnexpectedResponse:
+    return UnexpectedResponse(
+        f"{source_name(source)} is {what}: even where no exam was lost, the result ends with a row '{ASKED_WINDOW}'."
+        f" Check whether the client failed, or limits or sorts the rows. {_NOTHING_DONE}"
+    )
+
+
+def _read(source: Path) -> Found:
+    """Read a list of exams in the columns of the query.
+
+    Raises:
+        OutputFailed: it cannot be read.
+        UnexpectedResponse: it has a row that the query does not return, or only some of the query's own.
     """
     exams: dict[str, Exam] = {}
     asked: list[Asked] = []
     known: list[Changes] = []
+    is_result = False
     for index, (line, cells) in enumerate(_rows(source)):
         if index == 0 and tuple(cell.lower() for cell in cells) in _HEADERS:
             continue
@@ -83,9 +110,11 @@ def read_unverified(source: Path) -> Found:
             row = as_exam(cells)
             if cells[0] == ASKED_WINDOW:
                 _, start, end, zone, at = row
+                is_result = True
                 asked.append(Asked(Period.parse(start, end), parse_zone(zone), _time(at).replace(tzinfo=UTC)))
             elif cells[0] == KNOWN_EXAM:
                 _, start, exam_id, end, times = row
+                is_result = True
                 known.append(Changes(exam_id, Period.parse(start, end), _times(times)))
             else:
                 _verify_exam(row)
@@ -97,6 +126,8 @@ def read_unverified(source: Path) -> Found:
             raise UnexpectedResponse(
                 f"Line {line} of {source_name(source)} is not a row that the query returns: {reason}. {_NOTHING_DONE}"
             ) from None
+    if is_result and not asked:
+        raise _incomplete(source, "not the complete result of the query")
     return Found(exams, asked, known)
 
 
@@ -111,19 +142,6 @@ def verify_time(found: Found, windows: Collection[Period]) -> None:
         raise TooEarly(
             f"The query was run too early: Proctor may be working until {timestamp(latest)}. Run it again after that."
             f" {_NOTHING_DONE}"
-        )
-
-
-def verify_zone_is_known(found: Found) -> None:
-    """Make sure that the time zone was verified: with a wrong one, exams of another time are found, or none.
-
-    Raises:
-        UnexpectedResponse: the query had no exam by which it could be verified.
-    """
-    if not found.known:
-        raise UnexpectedResponse(
-            "The query had no exam with which to verify the time zone. Make sure that"
-            f" --database-zone was right, then pass the same list with --unverified. {_NOTHING_DONE}"
         )
 
 

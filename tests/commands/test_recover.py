@@ -123,9 +123,48 @@ def test_an_empty_list_is_only_taken_when_it_is_confirmed(volume: Path, recover:
     assert recover("--found", "-").code == 76
     result = recover("--found", "-", given=listed(end=ASKED))  # nothing shows that the time zone was right
     assert (result.code, files_in(volume)) == (76, before)
-    assert "--unverified" in result.message
-    assert recover("--found", "-", "--unverified").code == 0
+    assert "--trust-zone" in result.message
+    assert recover("--found", "-", "--trust-zone", given=listed(end=ASKED)).code == 0
     assert all(resolved(volume))
+
+
+@pytest.mark.parametrize("confirmed", ["--trust-zone", "--unverified"])
+def test_an_empty_list_is_never_taken_whatever_is_confirmed(volume: Path, recover: Recover, confirmed: str) -> None:
+    leave(volume, numbers=())
+    for given in b"", b"\n", b"assessment_key\tassessment_id\tid\tstudent_id\tstatus\n":
+        assert recover("--found", "-", confirmed, given=given).code == 76
+        assert resolved(volume) == [None]
+    assert "--acknowledge" in recover("--found", "-", "--unverified").message
+
+
+@pytest.mark.parametrize("confirmed", ["--trust-zone", "--unverified"])
+@pytest.mark.parametrize("end", [KNOWN.format(exam(1)[2]).partition("\n")[0], ASKED + "\n" + "\t".join(exam(5))])
+def test_a_result_of_the_query_that_is_not_complete_is_never_taken(
+    volume: Path, recover: Recover, confirmed: str, end: str
+) -> None:
+    leave(volume, numbers=())
+    result = recover("--found", "-", confirmed, given=listed(3, end=end))
+    assert (result.code, resolved(volume)) == (76, [None])
+    assert "not the complete result of the query" in result.message
+
+
+def test_a_trusted_time_zone_is_verified_all_the_same_where_it_can_be(volume: Path, recover: Recover) -> None:
+    leave(volume)
+    wrong = listed(3, end=KNOWN.format(exam(1)[2]).replace("02:00:30", "03:00:30"))
+    result = recover("--found", "-", "--trust-zone", given=wrong)
+    assert (result.code, resolved(volume)) == (76, [None])
+    assert "--database-zone=+01:00" in result.message
+
+
+def test_only_windows_that_the_query_asked_for_are_resolved_whatever_is_confirmed(
+    volume: Path, recover: Recover
+) -> None:
+    leave(volume)
+    other = {**WINDOW, "start": "2026-11-23T02:00:00.000Z", "end": "2026-11-23T02:05:00.000Z"}
+    leave(volume, STEM.replace("22T", "23T"), lost=[other])
+    end = ASKED.replace("2026-11-22 02:10", "2026-11-23 02:10")
+    result = recover("--found", "-", "--unverified", given=listed(3, end=end))
+    assert (result.code, [bool(entry) for entry in resolved(volume)]) == (65, [True, False])
 
 
 def test_without_an_exam_to_verify_the_time_zone_by_a_list_is_only_taken_when_it_is_confirmed(
@@ -134,8 +173,8 @@ def test_without_an_exam_to_verify_the_time_zone_by_a_list_is_only_taken_when_it
     leave(volume, numbers=())
     result = recover("--found", "-", given=listed(3, end=ASKED))
     assert (result.code, resolved(volume)) == (76, [None])
-    assert "--unverified" in result.message
-    assert recover("--found", "-", "--unverified", given=listed(3, end=ASKED)).code == 0
+    assert "--trust-zone" in result.message
+    assert recover("--found", "-", "--trust-zone", given=listed(3, end=ASKED)).code == 0
     assert (volume / f"{STEM}_recovered.csv").exists()
 
 
@@ -507,6 +546,18 @@ def test_a_malformed_row_of_a_list_is_reported_by_its_line_without_its_content(
     assert resolved(volume) == [None]
 
 
+def test_by_hand_the_time_zone_must_be_verified_by_an_exam_or_confirmed_too(jobs: Jobs, tmp_path: Path) -> None:
+    found = tmp_path / "found.tsv"
+    found.write_bytes(listed(1, 2, end=ASKED))
+    result = jobs.run(JSON, "recover", "--found", str(found))
+    assert (result.code, result.stdout) == (76, b"")
+    assert "--trust-zone" in result.message
+    for confirmed in "--trust-zone", "--unverified":
+        assert len(jobs.run(JSON, "recover", "--found", str(found), confirmed).rows) == 2
+    query = jobs.run(JSON, "recover", "--window", START, END)
+    assert query.message.endswith("--found - --csv YOUR.csv --trust-zone")
+
+
 def test_by_hand_the_exams_of_a_list_or_a_log_go_to_stdout(jobs: Jobs, tmp_path: Path) -> None:
     (tmp_path / "own.csv").write_bytes(csv_bytes([HEADER, exam(1)]))
     (tmp_path / "found.tsv").write_bytes(listed(1, 2))
@@ -532,6 +583,8 @@ def test_by_hand_the_exams_of_a_list_or_a_log_go_to_stdout(jobs: Jobs, tmp_path:
         ("--acknowledge", "x"),
         (".", "--acknowledge", " "),
         (".", "--unverified"),
+        (".", "--trust-zone"),
+        (".", "--log", "-", "--trust-zone"),
         (".", "--found", "missing"),
         (".", "--found", "-", "--log", "-"),
         (".", "--found", "-", "--csv", "missing"),

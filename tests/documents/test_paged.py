@@ -116,7 +116,7 @@ def test_a_database_in_another_time_zone_is_asked_with_its_name(
     fill(database, [simulator], "America/Los_Angeles")
     wrong = type_block(RECOVER)
     assert (wrong.code, "--database-zone=-0" in wrong.message) == (76, True)
-    (query,) = commands("deploy/recovery.md", "Time zone")
+    query, _ = commands("deploy/recovery.md", "Time zone")
     assert type_block(query).code == 0
     assert type_block(RECOVER.partition("\n")[2]).code == 0
     assert_recovered(output, shell, simulator)
@@ -186,15 +186,27 @@ def test_a_list_from_elsewhere_resolves_all_windows(
     assert_recovered(output, shell, simulator)
 
 
-def test_an_empty_list_and_a_note_resolve_all_windows(
+def test_where_no_run_has_an_exam_the_time_zone_is_confirmed_by_hand(
+    simulate: Simulate, run: Run, output: Path, database: Database, shell: Shell, type_block: Type
+) -> None:
+    simulator = simulate(exams=50, faults=["reset-after"])
+    assert run(simulator, OUTPUT_DIR=str(output)).code == 65
+    fill(database, [simulator])
+    unconfirmed = type_block(RECOVER)
+    assert (unconfirmed.code, "--trust-zone" in unconfirmed.message) == (76, True)
+    _, confirm = commands("deploy/recovery.md", "Time zone")
+    assert type_block(confirm).code == 0
+    assert_recovered(output, shell, simulator)
+
+
+def test_an_empty_list_is_refused_and_a_note_resolves_all_windows(
     simulate: Simulate, run: Run, output: Path, shell: Shell, type_block: Type
 ) -> None:
     (output.parent / "list.csv").touch()
-    for block in commands("deploy/recovery.md", "Without the query"):
-        run(simulate(exams=50, faults=["reset-before"]), OUTPUT_DIR=str(output))
-        for summary in output.glob("*.json"):
-            move_back(summary, minutes=60)
-        assert shell("python -m app history output").code == 1
-        assert type_block(block).code == 0
-        assert shell("python -m app history output").code == 0
+    take, acknowledge = commands("deploy/recovery.md", "Without the query")
+    run(simulate(exams=50, faults=["reset-before"]), OUTPUT_DIR=str(output))
+    refused = type_block(take)
+    assert (refused.code, "--acknowledge" in refused.message) == (76, True)
+    assert shell("python -m app history output").code == 1
+    assert type_block(acknowledge).code == 0
     assert b"ticket 4711" in shell("python -m app history output").stdout

@@ -69,9 +69,9 @@ class Recovery:
         take = partial(self._shell, ahead=ahead)
         taken = take(f"mysql -N exam < query.sql | python -m app recover {directory} --found -")
         other = _OTHER_ZONE.search(taken.stderr.decode())
-        if taken.code == ExitCode.UNEXPECTED_RESPONSE and b"--unverified" in taken.stderr:
+        if taken.code == ExitCode.UNEXPECTED_RESPONSE and b"--trust-zone" in taken.stderr:
             counts["recovered without an exam to verify the time zone by"] += 1
-            taken = take(f"mysql -N exam < query.sql | python -m app recover {directory} --found - --unverified")
+            taken = take(f"mysql -N exam < query.sql | python -m app recover {directory} --found - --trust-zone")
         elif taken.code == ExitCode.UNEXPECTED_RESPONSE and other and zone == "UTC" and self._trial.seconds_ahead:
             counts["recovered with another time zone, as a clock was wrong"] += 1
             return self._take_found(other[1])
@@ -88,7 +88,7 @@ class Recovery:
         start = datetime.fromisoformat(min(window["start"] for window in windows)) - wrong
         end = datetime.fromisoformat(max(window["end"] for window in windows)) + wrong
         self._run(f"python -m app recover --window {timestamp(start)} {timestamp(end)} > query.sql")
-        take = f"mysql -N exam < query.sql | python -m app recover {self._trial.directory} --found - --unverified"
+        take = f"mysql -N exam < query.sql | python -m app recover {self._trial.directory} --found - --trust-zone"
         return self._shell(take, ahead=_wait_until(end + _SECOND))
 
     def _run(self, line: str) -> Result:

@@ -14,6 +14,7 @@ class Options(NamedTuple):
     windows: list[Period]
     zone: Zone
     found: Path | None
+    trust_zone: bool
     unverified: bool
     log: Path | None
     acknowledge: str | None

@@ -46,12 +46,15 @@ def print_query(windows: list[Period], runs: list[PastRun], options: Options, st
             "query",
             "No CSV here has an exam with which the time zone of the database could be verified; the query assumes"
             f" {options.zone.name}. Look up status_changed_at in exam.exam_event for an exam of any run: if it is not"
-            " within the time of that run, print the query again with --database-zone.",
+            " within the time of that run, print the query again with --database-zone. Then confirm the time zone with"
+            " --trust-zone.",
         )
     write_stdout(query(windows, known, options.zone).encode(), stop)
     latest = max(window.end for window in windows)
     when = "now" if latest <= datetime.now(UTC) else f"after {timestamp(latest)}, as Proctor may be working until then"
     how = f"{options.directory} --found -" if options.directory else "--found - --csv YOUR.csv"
+    if not known:
+        how += " --trust-zone"
     log_event(
         logging.INFO,
         "query",

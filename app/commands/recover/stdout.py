@@ -25,7 +25,7 @@ def print_found(source: Path, options: Options, stop: Stop) -> int:
     _warn_without_csvs(options)
     found = read_list(source, options, stop)
     windows = [*options.windows, *(asked.window for asked in found.asked)]
-    _print_csv(missing_exams(found, windows, options.csvs, options, stop), stop)
+    _print_csv(missing_exams(found, windows, options.csvs, stop), stop)
     return ExitCode.OK
 
 

@@ -15,7 +15,7 @@ from app.output.past_runs import PastRun
 from app.output.summary import plural
 from app.recovery.candidates import candidates, without_source
 from app.recovery.csvs import csvs_in, not_in
-from app.recovery.found import Found, read_found, read_unverified, verify_time, verify_zone_is_known
+from app.recovery.found import Found, read_found, read_unverified, verify_time
 from app.recovery.resolution import Resolution, resolve
 from app.recovery.windows import read_runs
 from app.signals import FIRST, Stop
@@ -30,15 +30,15 @@ def take_found(directory: Path, source: Path, options: Options, stop: Stop) -> i
     found = read_list(source, options, stop)
     with held(directory):
         runs, unresolved = read_runs(directory)
-        covered = [window for window in unresolved if options.unverified or _is_covered(window, found)]
+        is_from_elsewhere = options.unverified and not found.asked
+        covered = [window for window in unresolved if is_from_elsewhere or _is_covered(window, found)]
         asked = [asked.window for asked in found.asked]
-        # A list from elsewhere may have exams of any time.
-        csvs = csvs_in(directory) if options.unverified else candidates(directory, runs, asked)
+        # Of what is not verified, the times may be any.
+        is_verified = found.known and not options.unverified
+        csvs = candidates(directory, runs, asked) if is_verified else csvs_in(directory)
         csvs = [*without_source(csvs, source), *options.csvs]
-        exams = missing_exams(found, covered, csvs, options, stop)
+        exams = missing_exams(found, covered, csvs, stop)
         if covered:
-            if not options.unverified:
-                verify_zone_is_known(found)
             _resolve_by(directory, exams, covered, unresolved[covered[0]][0])
     others = [window for window in unresolved if window not in covered]
     for window in others:
@@ -55,25 +55,21 @@ def take_found(directory: Path, source: Path, options: Options, stop: Stop) -> i
 def read_list(source: Path, options: Options, stop: Stop) -> Found:
     """Read the result of the query, or a list from elsewhere."""
     with stop.interruptible(FIRST):  # where mysql asks for a password, say
-        return read_unverified(source) if options.unverified else read_found(source)
+        if options.unverified:
+            return read_unverified(source)
+        return read_found(source, trust_zone=options.trust_zone)
 
 
-def missing_exams(
-    found: Found, windows: Collection[Period], csvs: Iterable[Path], options: Options, stop: Stop
-) -> list[Exam]:
+def missing_exams(found: Found, windows: Collection[Period], csvs: Iterable[Path], stop: Stop) -> list[Exam]:
     """The exams of a list that are in none of the CSVs.
 
     Raises:
         TooEarly: exams of these windows may have been changed after the query was run.
-        UnexpectedResponse: none is missing, which may be for a wrong time zone.
         OutputFailed: a CSV cannot be read.
     """
     verify_time(found, windows)
     with stop.interruptible(FIRST):
-        exams = not_in(csvs, found.exams.values())
-    if not exams and not options.unverified:
-        verify_zone_is_known(found)
-    return exams
+        return not_in(csvs, found.exams.values())
 
 
 def _is_covered(window: Period, found: Found) -> bool:
