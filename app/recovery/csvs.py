@@ -3,7 +3,7 @@
 import csv
 import logging
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,9 +33,18 @@ def as_exam(cells: Sequence[str]) -> Exam:
     return Exam(*cells)
 
 
-def key(exam: Exam) -> str:
+def same_exam(exam: Exam) -> str:
     """What makes an exam the same as another one: its id, or all that is known of an exam without one."""
     return exam.examId.strip().lower() or "\n".join(exam)
+
+
+def same_row(exam: Exam) -> str:
+    """What makes a row the same as another one, where Proctor may have sent several with one id: all but its status.
+
+    A CSV may have no column for that.
+    """
+    cells = (exam.assessmentKey, exam.assessmentId, exam.examId.lower(), exam.studentId)
+    return "\n".join(map(str.strip, cells)) if exam.examId.strip() else same_exam(exam)
 
 
 def is_well_formed(exam: Exam) -> bool:
@@ -49,8 +58,8 @@ def csvs_in(directory: Path) -> list[Path]:
     return sorted(path for path in paths if path.is_file())
 
 
-def not_in(csvs: Iterable[Path], exams: Collection[Exam]) -> list[Exam]:
-    """Those of the exams that no CSV has, each once.
+def not_in(csvs: Iterable[Path], exams: Collection[Exam], key: Callable[[Exam], str]) -> list[Exam]:
+    """Those of the exams that no CSV has, each once; the same are those of the same key.
 
     Raises:
         OutputFailed: a CSV cannot be read.

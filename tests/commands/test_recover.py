@@ -482,6 +482,26 @@ def test_a_truncated_row_of_a_log_is_reported_without_its_content_and_the_others
     assert [row["studentId"] for row in rows_of((volume / f"{STEM}_from_log.csv").read_bytes())] == ["3"]
 
 
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_rows_of_a_log_that_share_an_id_are_all_recovered(
+    volume: Path, recover: Recover, jobs: Jobs, by_hand: bool
+) -> None:
+    csv = leave(volume)
+    rows = [exam(2)[:3] + ["2", "completed"], *(exam(number)[:3] + [student, "expired"] for number, student in SHARED)]
+    log = "".join(f"2026-11-22T02:00:30.000Z ERROR   UNWRITTEN ROW {','.join(row)}\n" for row in rows).encode()
+    if by_hand:
+        (volume.parent / "log").write_bytes(log)
+        own = jobs.run(JSON, "recover", "--log", str(volume.parent / "log"), "--csv", str(csv))
+        assert [row["studentId"] for row in own.rows] == ["22", "7", "8"]
+        return
+    for _ in range(2):
+        assert recover("--log", "-", given=log).code == 0
+        (new,) = volume.glob("*_from_log*.csv")
+        assert [row["studentId"] for row in rows_of(new.read_bytes())] == ["22", "7", "8"]
+
+
+SHARED = [(2, "22"), (3, "7"), (3, "8"), (3, "8")]
+
 ENTRY = {"time": "2026-11-22T02:00:30.000Z", "event": "unwritten_row", "row": ",".join(exam(3))}
 
 

@@ -12,7 +12,7 @@ from app.logs import log_event
 from app.model import Exam
 from app.output.csv_report import csv_bytes
 from app.output.summary import plural
-from app.recovery.csvs import not_in
+from app.recovery.csvs import not_in, same_row
 from app.recovery.log_rows import read_log
 from app.signals import FIRST, Stop
 from app.streams import is_regular
@@ -34,7 +34,7 @@ def print_log(source: Path, options: Options, stop: Stop) -> int:
     _warn_without_csvs(options)
     with stop.interruptible(FIRST):
         log = read_log(source)
-        exams = not_in(options.csvs, [row.exam for row in log.rows])
+        exams = not_in(options.csvs, [row.exam for row in log.rows], same_row)
     _print_csv(exams, stop)
     return conclude(log, exams)
 

@@ -14,7 +14,7 @@ from app.output.files import unused_csv
 from app.output.past_runs import PastRun
 from app.output.summary import plural
 from app.recovery.candidates import candidates, without_source
-from app.recovery.csvs import csvs_in, not_in
+from app.recovery.csvs import csvs_in, not_in, same_exam
 from app.recovery.found import Found, read_found, read_unverified, verify_time
 from app.recovery.resolution import Resolution, resolve
 from app.recovery.windows import read_runs
@@ -69,7 +69,7 @@ def missing_exams(found: Found, windows: Collection[Period], csvs: Iterable[Path
     """
     verify_time(found, windows)
     with stop.interruptible(FIRST):
-        return not_in(csvs, found.exams.values())
+        return not_in(csvs, found.exams.values(), same_exam)
 
 
 def _is_covered(window: Period, found: Found) -> bool:

@@ -12,7 +12,7 @@ from app.output.files import stem_of_run, unused_csv
 from app.output.past_runs import past_runs
 from app.output.summary import plural
 from app.recovery.candidates import candidates
-from app.recovery.csvs import csvs_in, not_in
+from app.recovery.csvs import csvs_in, not_in, same_row
 from app.recovery.log_rows import LogRow, LogRows, read_log
 from app.recovery.resolution import write_csv
 from app.recovery.windows import warn_of_unreported
@@ -45,7 +45,7 @@ def _missing(directory: Path, rows: list[LogRow], options: Options) -> dict[str,
     for stem, own in by_run.items():
         csvs = candidates(directory, runs, [Period(min(row.at for row in own), max(row.at for row in own))])
         same = [csv for csv in csvs_in(directory) if csv.name.startswith(f"{stem}_from_log")]  # of any time
-        if exams := not_in({*csvs, *same, *options.csvs}, [row.exam for row in own]):
+        if exams := not_in({*csvs, *same, *options.csvs}, [row.exam for row in own], same_row):
             missing[stem] = exams
     return missing
 
