@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from collections import Counter
+from contextlib import suppress
 from functools import reduce
 from pathlib import Path
 from typing import NamedTuple
@@ -159,6 +160,8 @@ def _report_killed(csv: Path, name: RunName, exams: Counter[str], lost: list[Win
 
 
 def _cut(partial: Path, length: int) -> None:
+    """Remove what follows the complete rows. The file stays as old as they are, which shows when they were written."""
+    status = partial.stat()
     with partial.open("r+b") as file:
         file.seek(length)
         if truncated := file.read():
@@ -172,4 +175,6 @@ def _cut(partial: Path, length: int) -> None:
             file.seek(0)
             file.write(HEADER)
         file.flush()
+        with suppress(PermissionError):  # it belongs to another user
+            os.utime(partial, ns=(status.st_atime_ns, status.st_mtime_ns))
         os.fsync(file.fileno())

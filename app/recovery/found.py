@@ -219,14 +219,22 @@ def _likely_offset(exam: Changes, known: list[Changes]) -> str:
     """The offset that explains the time of a change, if possible of all: in quarters of an hour, as in zones.
 
     Of several, it is the one by which the change was soonest after the start of its run. Where no quarter explains it,
-    a clock is wrong.
+    a clock is wrong, and of several minutes the one in their middle is likeliest.
     """
-    for exams in known, [exam]:
-        for quarters in range(_DAY - 15, -_DAY, -15):
-            if all(_fits(one, parse_zone(_offset(quarters))) for one in exams):
-                return _offset(quarters)
+    if quarters := _offsets_that_fit(known, 15):
+        return quarters[0]
+    if minutes := _offsets_that_fit(known, 1):
+        return minutes[len(minutes) // 2]
+    if quarters := _offsets_that_fit([exam], 15):
+        return quarters[0]
     start, end = exam.period
     return _offset(round((exam.times[-1].replace(tzinfo=UTC) - start - (end - start) / 2) / timedelta(minutes=1)))
+
+
+def _offsets_that_fit(exams: list[Changes], step: int) -> list[str]:
+    """The offsets in steps of so many minutes that explain the times of all these changes, the highest one first."""
+    offsets = map(_offset, range(_DAY - step, -_DAY, -step))
+    return [offset for offset in offsets if all(_fits(exam, parse_zone(offset)) for exam in exams)]
 
 
 def _offset(minutes: int) -> str:

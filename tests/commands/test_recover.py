@@ -487,7 +487,7 @@ def test_rows_of_a_log_that_share_an_id_are_all_recovered(
     volume: Path, recover: Recover, jobs: Jobs, by_hand: bool
 ) -> None:
     csv = leave(volume)
-    rows = [exam(2)[:3] + ["2", "completed"], *(exam(number)[:3] + [student, "expired"] for number, student in SHARED)]
+    rows = [[*exam(2)[:3], "2", "completed"], *([*exam(number)[:3], student, "expired"] for number, student in SHARED)]
     log = "".join(f"2026-11-22T02:00:30.000Z ERROR   UNWRITTEN ROW {','.join(row)}\n" for row in rows).encode()
     if by_hand:
         (volume.parent / "log").write_bytes(log)
@@ -663,6 +663,47 @@ def test_in_a_long_run_the_time_zone_must_fit_its_first_and_its_last_exam(volume
     assert "--database-zone=+01:00" in result.message
     again = listed(end="".join(rows) + ASKED.replace("UTC", "+01:00"))
     assert recover("--found", "-", given=again).code == 0
+
+
+AHEAD = (  # of a run of ten minutes: of the first exam, and of the last one
+    (90, 0, 10, "02:01:40", "02:11:20"),
+    (-90, 0, 10, "01:58:40", "02:08:20"),
+    (45 * 60, 0, 10, "02:45:10", "02:54:50"),
+    (17 * 60, 3, 13, "02:20:10", "02:29:50"),
+)
+
+
+@pytest.mark.parametrize(("seconds", "start", "end", "first", "last"), AHEAD)
+def test_the_offset_that_is_advised_fits_all_exams_where_the_clock_of_the_database_is_wrong(
+    volume: Path, recover: Recover, seconds: int, start: int, end: int, first: str, last: str
+) -> None:
+    leave(volume)
+    run = f"2026-11-22T02:{start:02}:00.000Z", f"2026-11-22T02:{end:02}:00.000Z"
+    known = "".join(
+        f"known exam\t{run[0]}\t{exam(number)[2]}\t{run[1]}\t2026-11-22 {time}\n"
+        for number, time in enumerate((first, last), 1)
+    )
+    zones = ["UTC"]
+    while (result := recover("--found", "-", given=listed(3, end=known + ASKED.replace("UTC", zones[-1])))).code == 76:
+        (advised,) = re.findall(r"--database-zone=(\S+?),", result.message)
+        assert advised not in zones
+        zones.append(advised)
+    assert (result.code, len(zones)) == (0, 2)
+    hours, minutes = map(int, zones[1][1:].split(":"))
+    offset = (hours * 60 + minutes) * (-60 if zones[1].startswith("-") else 60)
+    assert abs(offset - seconds) <= 60  # as a query is wider than its windows
+
+
+def test_the_rows_of_a_killed_run_are_not_taken_for_newer_when_a_truncated_one_is_removed(
+    volume: Path, simulate: Simulate, run: Run, recover: Recover
+) -> None:
+    partial = volume / "expired_exams_SBAC_PT_20251122T030000Z.csv.partial"
+    partial.write_bytes(csv_bytes([HEADER, exam(3), exam(4)])[:-7])
+    written = datetime(2025, 11, 22, 3, 2, tzinfo=UTC).timestamp()
+    os.utime(partial, (written, written))
+    result = run(simulate(exams=0), OUTPUT_DIR=str(volume), READ_TIMEOUT="1", CONNECT_TIMEOUT="1")
+    assert (result.code, len(result.events("truncated_row"))) == (65, 1)
+    assert f"'{exam(3)[2]}', '2025-11-22T03:02:00.000Z'" in recover().stdout.decode()
 
 
 def test_a_killed_run_is_taken_to_have_changed_its_exams_by_when_its_csv_was_written(
