@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 
 from app.model import Period
@@ -26,11 +27,18 @@ def candidates(directory: Path, runs: Collection[PastRun], periods: Collection[P
 
     Those are also all whose time is unknown, such as one without a summary. Raises OSError.
     """
-    return [
-        csv
-        for csv in csvs_in(directory)
-        if any(_overlap(time, period) for time in _times(csv, runs) for period in periods)
-    ]
+    run_of_stem = {run.summary.stem: run for run in runs}
+    periods_of_csv: dict[str, list[Period]] = {}
+    for window in chain.from_iterable(run.lost for run in runs):
+        if window.csv:
+            periods_of_csv.setdefault(window.csv, []).append(window.period)
+    found = []
+    for csv in csvs_in(directory):
+        run = run_of_stem.get(_FROM_LOG.sub("", csv.name.removesuffix(PARTIAL).removesuffix(".csv")))
+        times = [_time(run)] if run else periods_of_csv.get(csv.name, [_ALWAYS])
+        if any(_overlap(time, period) for time in times for period in periods):
+            found.append(csv)
+    return found
 
 
 def without_source(csvs: Collection[Path], source: Path) -> list[Path]:
@@ -39,15 +47,8 @@ def without_source(csvs: Collection[Path], source: Path) -> list[Path]:
     return [csv for csv in csvs if csv.name.startswith("expired_exams_") or not os.path.samestat(csv.stat(), read)]
 
 
-def _times(csv: Path, runs: Collection[PastRun]) -> list[Period]:
-    """When the exams in a CSV were changed."""
-    of_run = _FROM_LOG.sub("", csv.name.removesuffix(PARTIAL).removesuffix(".csv"))
-    if times := [_time(run) for run in runs if run.summary.stem == of_run]:
-        return times
-    return [window.period for run in runs for window in run.lost if window.csv == csv.name] or [_ALWAYS]
-
-
 def _time(run: PastRun) -> Period:
+    """When the exams in the CSVs of a run were changed."""
     if run.ended and run.ended < run.started:  # the clock was put back
         return _ALWAYS
     windows = [window.period for window in run.lost]

@@ -7,7 +7,7 @@ import re
 import resource
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ import pytest
 
 from app.model import Period
 from app.output.csv_report import csv_bytes
+from app.output.past_runs import PastRun, past_runs
+from app.recovery.candidates import candidates
 from app.recovery.query import KnownExam, query
 from app.recovery.zones import parse_zone, readings
-from tests.output.volumes import without_privileges
+from tests.output.volumes import sabotaged, without_privileges
 from tests.support import HEADER, PATIENCE, Jobs, Result, Run, Simulate, expired, files_in, rows_of
 
 JSON = {"LOG_FORMAT": "json"}
@@ -498,6 +500,49 @@ def test_rows_of_a_log_that_share_an_id_are_all_recovered(
         assert recover("--log", "-", given=log).code == 0
         (new,) = volume.glob("*_from_log*.csv")
         assert [row["studentId"] for row in rows_of(new.read_bytes())] == ["22", "7", "8"]
+
+
+def test_the_directory_is_not_listed_anew_for_each_row_of_a_log(volume: Path, jobs: Jobs, tmp_path: Path) -> None:
+    count = (
+        "import atexit, os, sys\n"
+        "listed = []\n"
+        "def hook(name, arguments):\n"
+        "    if name in ('os.listdir', 'os.scandir'):\n"
+        "        listed.append(os.fspath(arguments[0]))\n"
+        "sys.addaudithook(hook)\n"
+        f"atexit.register(lambda: print(listed.count({str(volume)!r})))\n"
+    )
+    leave(volume)
+    counts = []
+    for rows in 2, 200:
+        log = tmp_path / f"{rows}.log"
+        line = "2026-11-22T02:00:30.{:03}Z ERROR   UNWRITTEN ROW {}\n"
+        log.write_text("".join(line.format(number, ",".join(exam(1))) for number in range(rows)))
+        result = jobs.run({**JSON, **sabotaged(tmp_path, count)}, "recover", str(volume), "--log", str(log))
+        assert result.code == 0
+        counts.append(int(result.stdout))
+    assert counts[0] == counts[1] > 0
+
+
+class Counted(list[PastRun]):
+    """Runs, and how often they were gone through."""
+
+    times = 0
+
+    def __iter__(self) -> Iterator[PastRun]:
+        self.times += 1
+        return super().__iter__()
+
+
+def test_the_runs_are_not_gone_through_anew_for_each_csv(volume: Path) -> None:
+    times = []
+    period = Period.parse("2026-11-22T02:00:00Z", "2026-11-22T02:01:00Z")
+    for day in range(10, 30):
+        leave(volume, STEM.replace("22T", f"{day}T"), started=f"2026-11-{day}T02:00:00Z", ended=None, lost=[])
+        runs = Counted(past_runs(volume)[0])
+        assert len(candidates(volume, runs, [period])) == min(day, 22) - 9
+        times.append(runs.times)
+    assert len(set(times)) == 1
 
 
 SHARED = [(2, "22"), (3, "7"), (3, "8"), (3, "8")]

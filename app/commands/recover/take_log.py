@@ -1,6 +1,7 @@
 """Rows that are only in a log become a CSV."""
 
 import logging
+from datetime import datetime
 from pathlib import Path
 
 from app.commands.recover.held import held
@@ -38,9 +39,12 @@ def take_log(directory: Path, source: Path, options: Options, stop: Stop) -> int
 def _missing(directory: Path, rows: list[LogRow], options: Options) -> dict[str, list[Exam]]:
     """The exams of each run that none of its CSVs has, by the stem of its files; raises OutputFailed and OSError."""
     runs, _ = past_runs(directory)
-    by_run: dict[str, list[LogRow]] = {}
+    by_second: dict[datetime, list[LogRow]] = {}  # as in the names of files, which are listed once for each
     for row in rows:
-        by_run.setdefault(stem_of_run(directory, row.at), []).append(row)
+        by_second.setdefault(row.at.replace(microsecond=0), []).append(row)
+    by_run: dict[str, list[LogRow]] = {}
+    for second, own in by_second.items():
+        by_run.setdefault(stem_of_run(directory, second), []).extend(own)
     missing: dict[str, list[Exam]] = {}
     for stem, own in by_run.items():
         csvs = candidates(directory, runs, [Period(min(row.at for row in own), max(row.at for row in own))])
