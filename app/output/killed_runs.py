@@ -19,7 +19,6 @@ from app.output.csv_report import HEADER
 from app.output.files import (
     DRAFT,
     RunName,
-    partial_of,
     partials_in,
     summary_of,
     sync_directory,
@@ -53,8 +52,8 @@ def clean_up(directory: Path, record: Record | None, longest_call: float) -> Ear
         OSError: a file cannot be read or written.
     """
     now = Moment.now()
-    shown: set[Period] = set()
     at_work = _seconds_at_work(record, now)
+    logged: set[Period] = set()
     for draft in directory.glob(f"expired_exams_*.json{DRAFT}"):
         draft.unlink()
     for partial, name in partials_in(directory).items():
@@ -63,30 +62,24 @@ def clean_up(directory: Path, record: Record | None, longest_call: float) -> Ear
             raise busy(directory)
         if csv.exists():
             raise FileExistsError(0, f"it holds both {csv.name} and {partial.name}; move one of them away")
-        own = record if record and record.csv == csv.name else None
-        if not own and _lost_in(summary_of(csv)) is None:
-            at_work = max(at_work, longest_call)  # it may have been killed just now, in a call
-        shown |= _clean_up_csv(csv, name, own, longest_call, now)
+        length, exams = _complete_rows(partial)
+        lost = _lost_in(summary_of(csv))
+        if lost is None:
+            own = record if record and record.csv == csv.name else None
+            if not own:
+                at_work = max(at_work, longest_call)  # it may have been killed just now, in a call
+            _report_killed(csv, name, exams, _window(own, name, longest_call, now))
+            logged |= _lost_in(summary_of(csv)) or set()  # in milliseconds, as all runs compare them
+        elif lost:
+            _note_unreported(summary_of(csv))
+        _cut(partial, length)
+        partial.rename(csv)
     sync_directory(directory)
     windows = unreported_windows(past_runs(directory)[0])
-    for period in [window.period for window in windows if window.period not in shown]:
+    for period in [window.period for window in windows if window.period not in logged]:
         message = f"Exams that Proctor changed {period} may be in no CSV, and no exit code has reported that yet."
         log_event(logging.ERROR, "unresolved", message, **period.bounds())
     return EarlierRuns(windows, at_work)
-
-
-def _clean_up_csv(csv: Path, name: RunName, own: Record | None, longest_call: float, now: Moment) -> set[Period]:
-    """Clean up one CSV. Returns the windows that are in the log now."""
-    length, exams = _complete_rows(partial_of(csv))
-    lost, shown = _lost_in(summary_of(csv)), False
-    if lost is None:
-        _report_killed(csv, name, exams, _window(own, name, longest_call, now))
-        lost, shown = _lost_in(summary_of(csv)) or [], True  # in milliseconds, as all runs compare them
-    elif lost:
-        _note_unreported(summary_of(csv))
-    _cut(partial_of(csv), length)
-    partial_of(csv).rename(csv)
-    return {window.period for window in lost} if shown else set()
 
 
 def _window(record: Record | None, name: RunName, longest_call: float, now: Moment) -> list[Window]:
@@ -113,11 +106,11 @@ def _seconds_at_work(record: Record | None, now: Moment) -> float:
     return max(record.longest_call - passed, 0)
 
 
-def _lost_in(summary: Path) -> list[Window] | None:
-    """The windows that a summary lists and nobody has resolved; None where there is none that can be read."""
+def _lost_in(summary: Path) -> set[Period] | None:
+    """The windows that a summary lists and nobody has resolved; None where there is no summary that can be read."""
     try:
         lost = [one for one in json.loads(summary.read_bytes())["lost"] if not one.get("resolved")]
-        return [Window(*Period.parse(one["start"], one["end"]), str(one["reason"])) for one in lost]
+        return {Period.parse(one["start"], one["end"]) for one in lost}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
 

@@ -99,7 +99,7 @@ class UnfinishedRun(NamedTuple):
 
 
 def unfinished_runs(directory: Path) -> list[UnfinishedRun]:
-    """The runs whose CSV does not have its final name; raises as above."""
+    """The runs whose CSV does not have its final name; raises OSError if the directory cannot be listed."""
     runs = [
         UnfinishedRun(partial, is_locked(partial), summary_of(partial.with_suffix("")).exists())
         for partial in partials_in(directory)
