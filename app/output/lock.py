@@ -31,12 +31,9 @@ class Lock:
             OSError: the lock file cannot be opened.
         """
         self._file = open(directory / LOCK, "r+b", buffering=0, opener=opener)  # noqa: SIM115 - held until the process ends
-        deadline = time.monotonic() + patience
-        while not try_lock(self._file.fileno()):
-            if time.monotonic() >= deadline or _run_under_way(directory):
-                self._file.close()
-                raise busy(directory)
-            sleep(_PAUSE)
+        if not lock_within(patience, self._file.fileno(), sleep, give_up=lambda: _run_under_way(directory)):
+            self._file.close()
+            raise busy(directory)
 
     def release(self) -> None:
         with suppress(OSError):
@@ -82,13 +79,21 @@ def is_locked(path: Path) -> bool:
         return False
 
 
-def lock_within(seconds: float, descriptor: int) -> bool:
-    """As `try_lock`, again and again for so long: whoever only wants to see whether a file is locked locks it, too."""
+def lock_within(
+    seconds: float,
+    descriptor: int,
+    sleep: Callable[[float], None] = time.sleep,
+    give_up: Callable[[], bool] = lambda: False,
+) -> bool:
+    """As `try_lock`, again and again for so long, or until `give_up` says so.
+
+    Whoever only wants to see whether a file is locked locks it for a moment, too.
+    """
     deadline = time.monotonic() + seconds
     while not try_lock(descriptor):
-        if time.monotonic() >= deadline:
+        if time.monotonic() >= deadline or give_up():
             return False
-        time.sleep(_PAUSE)
+        sleep(_PAUSE)
     return True
 
 
