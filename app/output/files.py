@@ -5,10 +5,12 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from itertools import chain, count
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,13 +53,16 @@ def run_name(csv: Path) -> RunName | None:
         return None
 
 
-def stem_of_run(directory: Path, moment: datetime) -> str:
+def starts_of_runs(directory: Path) -> list[tuple[datetime, str]]:
+    """When each run began, in order, with the stem of its files; raises OSError if the directory cannot be listed."""
+    stems = {path.name.partition(".")[0] for path in matching(directory, "expired_exams_*")}
+    return sorted((name.started, stem) for stem in stems if (name := run_name(Path(f"{stem}.csv"))))
+
+
+def stem_of_run(starts: Sequence[tuple[datetime, str]], moment: datetime) -> str:
     """The stem of the files of the run that was under way at a moment; of one that began then where none was."""
-    stems = {path.name.partition(".")[0] for path in directory.glob("expired_exams_*")}
-    runs = [
-        (name.started, stem) for stem in stems if (name := run_name(Path(f"{stem}.csv"))) and name.started <= moment
-    ]
-    return max(runs)[1] if runs else f"expired_exams_{moment.astimezone(UTC):{_STAMP}}"
+    place = bisect_right(starts, moment, key=itemgetter(0))
+    return starts[place - 1][1] if place else f"expired_exams_{moment.astimezone(UTC):{_STAMP}}"
 
 
 def matching(directory: Path, pattern: str) -> list[Path]:

@@ -6,7 +6,7 @@ An exam that was expired can be reopened and expired again: the row of the first
 import os
 import re
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from pathlib import Path
@@ -14,7 +14,6 @@ from pathlib import Path
 from app.model import Period
 from app.output.files import PARTIAL
 from app.output.past_runs import PastRun
-from app.recovery.csvs import csvs_in
 from app.recovery.texts import STDIN
 
 _MARGIN = timedelta(hours=2)  # clocks differ, and the database has the same times twice when they are put back
@@ -22,10 +21,10 @@ _ALWAYS = Period(datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=U
 _FROM_LOG = re.compile(r"_from_log(_\d+)?$")
 
 
-def candidates(directory: Path, runs: Collection[PastRun], periods: Collection[Period]) -> list[Path]:
+def candidates(csvs: Iterable[Path], runs: Collection[PastRun], periods: Collection[Period]) -> list[Path]:
     """The CSVs of a directory that can hold a change made in one of these periods.
 
-    Those are also all whose time is unknown, such as one without a summary. Raises OSError.
+    Those are also all whose time is unknown, such as one without a summary.
     """
     run_of_stem = {run.summary.stem: run for run in runs}
     periods_of_csv: dict[str, list[Period]] = {}
@@ -33,7 +32,7 @@ def candidates(directory: Path, runs: Collection[PastRun], periods: Collection[P
         if window.csv:
             periods_of_csv.setdefault(window.csv, []).append(window.period)
     found = []
-    for csv in csvs_in(directory):
+    for csv in csvs:
         run = run_of_stem.get(_FROM_LOG.sub("", csv.name.removesuffix(PARTIAL).removesuffix(".csv")))
         times = [_time(run)] if run else periods_of_csv.get(csv.name, [_ALWAYS])
         if any(_overlap(time, period) for time in times for period in periods):

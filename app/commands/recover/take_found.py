@@ -33,9 +33,9 @@ def take_found(directory: Path, source: Path, options: Options, stop: Stop) -> i
         is_from_elsewhere = options.unverified and not found.asked
         covered = [window for window in unresolved if is_from_elsewhere or _is_covered(window, found)]
         asked = [asked.window for asked in found.asked]
-        # Of what is not verified, the times may be any.
-        is_verified = found.known and not options.unverified
-        csvs = candidates(directory, runs, asked) if is_verified else csvs_in(directory)
+        csvs = csvs_in(directory)
+        if found.known and not options.unverified:  # otherwise its times may be any
+            csvs = candidates(csvs, runs, asked)
         csvs = [*without_source(csvs, source), *options.csvs]
         exams = missing_exams(found, covered, csvs, stop)
         if covered:

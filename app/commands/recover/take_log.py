@@ -1,7 +1,6 @@
 """Rows that are only in a log become a CSV."""
 
 import logging
-from datetime import datetime
 from pathlib import Path
 
 from app.commands.recover.held import held
@@ -9,7 +8,7 @@ from app.commands.recover.options import Options
 from app.exceptions import ExitCode, UnexpectedResponse
 from app.logs import log_event
 from app.model import Exam, Period
-from app.output.files import stem_of_run, unused_csv
+from app.output.files import starts_of_runs, stem_of_run, unused_csv
 from app.output.past_runs import past_runs
 from app.output.summary import plural
 from app.recovery.candidates import candidates
@@ -39,16 +38,14 @@ def take_log(directory: Path, source: Path, options: Options, stop: Stop) -> int
 def _missing(directory: Path, rows: list[LogRow], options: Options) -> dict[str, list[Exam]]:
     """The exams of each run that none of its CSVs has, by the stem of its files; raises OutputFailed and OSError."""
     runs, _ = past_runs(directory)
-    by_second: dict[datetime, list[LogRow]] = {}  # as in the names of files, which are listed once for each
-    for row in rows:
-        by_second.setdefault(row.at.replace(microsecond=0), []).append(row)
+    starts, all_csvs = starts_of_runs(directory), csvs_in(directory)
     by_run: dict[str, list[LogRow]] = {}
-    for second, own in by_second.items():
-        by_run.setdefault(stem_of_run(directory, second), []).extend(own)
+    for row in rows:
+        by_run.setdefault(stem_of_run(starts, row.at), []).append(row)
     missing: dict[str, list[Exam]] = {}
     for stem, own in by_run.items():
-        csvs = candidates(directory, runs, [Period(min(row.at for row in own), max(row.at for row in own))])
-        same = [csv for csv in csvs_in(directory) if csv.name.startswith(f"{stem}_from_log")]  # of any time
+        csvs = candidates(all_csvs, runs, [Period(min(row.at for row in own), max(row.at for row in own))])
+        same = [csv for csv in all_csvs if csv.name.startswith(f"{stem}_from_log")]  # of any time
         if exams := not_in({*csvs, *same, *options.csvs}, [row.exam for row in own], same_row):
             missing[stem] = exams
     return missing
