@@ -13,8 +13,9 @@ import pytest
 
 from app.simulator import Simulator
 from tests.documents import commands
+from tests.output.volumes import kill_in_a_call
 from tests.recover.database import Database
-from tests.recover.runs import fill, kill_in_a_call
+from tests.recover.runs import fill
 from tests.recover.shell import Shell
 from tests.support import QUICK, Jobs, Result, Run, Simulate, expired, ids_in, rows_of
 

@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 
 from app.output.summary import Summary
-from tests.output.volumes import PLAIN, QUOTED, clean_up, instant, leave, monitoring, nothing_is_expired, only
+from tests.output.volumes import (
+    PLAIN,
+    QUOTED,
+    clean_up,
+    instant,
+    kill_after,
+    kill_in_a_call,
+    leave,
+    monitoring,
+    nothing_is_expired,
+    only,
+)
 from tests.promise import holds
 from tests.support import HEADER_LINE, PATIENCE, QUICK, Jobs, Run, Simulate, expired, files_in, ids, ids_in, rows_of
 
@@ -21,13 +32,8 @@ def test_a_run_that_was_killed_in_a_call_is_cleaned_up_by_the_next_one(
     simulate: Simulate, jobs: Jobs, run: Run, volume: Path
 ) -> None:
     simulator = simulate(faults=["ok", "hold"])
-    settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), "READ_TIMEOUT": "6"}
-    killed = jobs.start({**settings, "CONNECT_TIMEOUT": "1"})
-    assert simulator.held.wait(PATIENCE)
+    kill_in_a_call(simulator, jobs, volume)
     partial = only(volume, ".partial")
-    killed.kill()
-    jobs.finish(killed)
-    simulator.release.set()
     result = run(simulator, OUTPUT_DIR=str(volume))
 
     assert result.code == 65
@@ -53,13 +59,7 @@ def test_the_window_of_a_killed_run_holds_the_responses_that_it_had_lost(
     simulate: Simulate, jobs: Jobs, run: Run, volume: Path
 ) -> None:
     simulator = simulate(exams=450, faults=["ok", "cut-body", "ok", "hold"])
-    settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), "TZ": "Asia/Kolkata"}
-    settings |= {"READ_TIMEOUT": "6", "CONNECT_TIMEOUT": "1"}
-    killed = jobs.start(settings)
-    assert simulator.held.wait(PATIENCE)
-    killed.kill()
-    jobs.finish(killed)
-    simulator.release.set()
+    kill_in_a_call(simulator, jobs, volume, TZ="Asia/Kolkata")
     result = run(simulator, OUTPUT_DIR=str(volume))
     first, lost, _, held, *_ = simulator.record
     (window,) = result.summary["lost"]
@@ -224,16 +224,9 @@ def test_the_loss_of_a_killed_run_is_reported_even_if_the_next_run_is_killed_whi
     simulate: Simulate, jobs: Jobs, run: Run, volume: Path
 ) -> None:
     simulator = simulate(faults=["ok", "hold"])
-    settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), "READ_TIMEOUT": "3", "CONNECT_TIMEOUT": "1"}
-    killed = jobs.start(settings)
-    assert simulator.held.wait(PATIENCE)
-    killed.kill()
-    jobs.finish(killed)
-    simulator.release.set()
-    waiting = jobs.start(settings, bufsize=0)
-    jobs.read_until(waiting, "earlier_call")
-    waiting.kill()
-    jobs.finish(waiting)
+    timeouts = {"READ_TIMEOUT": "3", "CONNECT_TIMEOUT": "1"}
+    kill_in_a_call(simulator, jobs, volume, **timeouts)
+    kill_after("earlier_call", simulator, jobs, volume, **timeouts)
     result = run(simulator, OUTPUT_DIR=str(volume))
     assert result.code == 65
     (window,) = result.summary["lost"]
@@ -247,11 +240,7 @@ def test_a_loss_whose_exit_code_was_not_received_is_reported_even_if_the_next_ru
     stem = ended(volume, 0, 65, WINDOW)
     (volume / f"{stem}.csv.partial").write_bytes(HEADER_LINE)  # it was killed in the ping of its end
     simulator = simulate(token_faults=["503:3600"])
-    settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), "MAX_WAIT": "3600"}
-    killed = jobs.start(settings, bufsize=0)
-    jobs.read_until(killed, "retry")
-    killed.kill()
-    jobs.finish(killed)
+    kill_after("retry", simulator, jobs, volume, MAX_WAIT="3600")
     result = run(simulator, OUTPUT_DIR=str(volume))
     assert (result.code, result.summary["lost"]) == (65, [WINDOW])
     assert WINDOW.items() >= {name: result.events("unresolved")[-1][name] for name in ("start", "end")}.items()

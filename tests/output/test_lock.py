@@ -19,7 +19,7 @@ from app.output.record import Record
 from app.output.volume import Volume
 from app.signals import Stop
 from app.simulator import Simulator
-from tests.output.volumes import PLAIN, ROW, clean_up, instant, launcher, leave, only, sabotaged
+from tests.output.volumes import PLAIN, ROW, clean_up, instant, kill_after, launcher, leave, only, sabotaged
 from tests.promise import holds
 from tests.support import HEADER_LINE, PATIENCE, QUICK, Jobs, Run, Simulate, expired, files_in, ids, ids_in
 
@@ -109,11 +109,7 @@ def test_a_run_killed_between_two_calls_has_lost_nothing_and_raises_no_alarm(
     simulate: Simulate, jobs: Jobs, run: Run, volume: Path
 ) -> None:
     simulator = simulate(faults=["ok", "503:3600"])
-    settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), "MAX_WAIT": "3600"}
-    killed = jobs.start(settings, bufsize=0)
-    jobs.read_until(killed, "retry")
-    killed.kill()
-    jobs.finish(killed)
+    kill_after("retry", simulator, jobs, volume, MAX_WAIT="3600")
     result = run(simulator, OUTPUT_DIR=str(volume))
     assert (result.code, result.summary["lost"]) == (0, [])
     assert "nothing is missing" in result.events("killed_run")[0]["message"]
@@ -125,11 +121,7 @@ def test_a_run_killed_before_its_first_call_has_lost_nothing(
     simulate: Simulate, jobs: Jobs, run: Run, volume: Path
 ) -> None:
     simulator = simulate(token_faults=["503:3600"])
-    settings = {**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), "MAX_WAIT": "3600"}
-    killed = jobs.start(settings, bufsize=0)
-    jobs.read_until(killed, "retry")
-    killed.kill()
-    jobs.finish(killed)
+    kill_after("retry", simulator, jobs, volume, MAX_WAIT="3600")
     assert run(simulator, OUTPUT_DIR=str(volume)).code == 0
 
 

@@ -17,13 +17,32 @@ import pytest
 
 from app.model import Exam
 from app.simulator import Simulator
+from tests.embedded import EmbeddedProctor
 from tests.promise import holds
-from tests.support import HEADER_LINE, QUICK, ROOT, Jobs, Result, ids
+from tests.support import HEADER_LINE, PATIENCE, QUICK, ROOT, Jobs, Result, ids
 
 PLAIN = b"(SBAC_PT)SBAC-Perf-ELA-4,SBAC-Perf-ELA-4,0000002a-5bac-4000-8000-000000000001,100001,expired\r\n"
 QUOTED = b'"a ""quoted"", k\xc3\xa9y\r\n\r\nover lines\r",,0000002a-5bac-4000-8000-000000000002,100002,"x,\r\n"\r\n'
 ROW = Exam("k" * 48, "i", "e", "7", "expired")
 """64 bytes: 64 such rows fill a page of 4 KiB."""
+
+
+def kill_in_a_call(simulator: EmbeddedProctor, jobs: Jobs, volume: Path, **settings: str) -> None:
+    """Kill a run on a volume while its call is held, and let the call end."""
+    timeouts = {"READ_TIMEOUT": "6", "CONNECT_TIMEOUT": "1"}
+    killed = jobs.start({**simulator.settings(), **QUICK, **timeouts, "OUTPUT_DIR": str(volume), **settings})
+    assert simulator.held.wait(PATIENCE)
+    killed.kill()
+    jobs.finish(killed)
+    simulator.release.set()
+
+
+def kill_after(event: str, simulator: EmbeddedProctor, jobs: Jobs, volume: Path, **settings: str) -> None:
+    """Kill a run on a volume once it has logged an event."""
+    killed = jobs.start({**simulator.settings(), **QUICK, "OUTPUT_DIR": str(volume), **settings}, bufsize=0)
+    jobs.read_until(killed, event)
+    killed.kill()
+    jobs.finish(killed)
 
 
 def launcher(directory: Path, line: str) -> Path:

@@ -2,12 +2,10 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from tests.embedded import EmbeddedProctor
 from tests.recover.database import Database
-from tests.support import PATIENCE, QUICK, Jobs
 
 ZONES = {
     "UTC": UTC,
@@ -32,13 +30,3 @@ def fill(
         earlier = [exam | {"examId": f"00000000-0000-4000-8000-0000000000{hours + 50:02}", "changedAt": at}]
         database.fill(earlier, ZONES[zone])
     database.add_others(now)
-
-
-def kill_in_a_call(simulator: EmbeddedProctor, jobs: Jobs, volume: Path) -> None:
-    """Kill a run while its call is held, and let the call end."""
-    timeouts = {"READ_TIMEOUT": "6", "CONNECT_TIMEOUT": "1"}
-    killed = jobs.start({**simulator.settings(), **QUICK, **timeouts, "OUTPUT_DIR": str(volume)})
-    assert simulator.held.wait(PATIENCE)
-    killed.kill()
-    jobs.finish(killed)
-    simulator.release.set()

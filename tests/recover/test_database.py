@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.output.volumes import kill_in_a_call
 from tests.recover.database import Database
-from tests.recover.runs import ZONES, fill, kill_in_a_call
+from tests.recover.runs import ZONES, fill
 from tests.recover.shell import Shell
 from tests.support import QUICK, Jobs, Result, Run, Simulate, expired, ids, ids_in
 
